@@ -1,0 +1,1 @@
+"""Token streams and prompt pairs whose right answers are known."""
