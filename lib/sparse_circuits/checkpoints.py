@@ -106,7 +106,9 @@ def _read_manifest(directory: Path, kind: str) -> dict:
         stated = manifest.pop("manifest_sha256")
         body = canonical_json(manifest)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error!r}); copy the folder again, or restore it from git.") from error
+        raise CheckpointError(
+            f"{path} is damaged ({error!r}); copy the folder again, or restore it from git."
+        ) from error
     whole = raw == canonical_json({**manifest, "manifest_sha256": stated})
     if not whole or hashlib.sha256(body).hexdigest() != stated:
         raise CheckpointError(f"{path} is damaged: it does not match its own SHA-256. Copy the folder again.")
@@ -164,7 +166,9 @@ def load_model(source: str | os.PathLike) -> Transformer:
         shipped = data_path("models", str(source))
         if not shipped.is_dir():
             names = sorted(path.parent.name for path in data_path("models").glob(f"*/{MANIFEST}"))
-            raise CheckpointError(f"There is no folder {str(source)!r} and no shipped model of that name; shipped: {names}.")
+            raise CheckpointError(
+                f"There is no folder {str(source)!r} and no shipped model of that name; shipped: {names}."
+            )
         directory = shipped
     files = read_folder(directory, kind="model")
     return build_model(files[CONFIG], files[WEIGHTS], directory)

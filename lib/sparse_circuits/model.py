@@ -221,9 +221,13 @@ class Transformer(HookedRootModule):
             If `tokens` is not a 2-D integer tensor or is longer than `n_ctx`.
         """
         if tokens.ndim != 2 or tokens.is_floating_point():
-            raise ValueError(f"tokens has shape {tuple(tokens.shape)} and dtype {tokens.dtype}; give integers (batch, pos).")
+            raise ValueError(
+                f"tokens has shape {tuple(tokens.shape)} and dtype {tokens.dtype}; give integers (batch, pos)."
+            )
         if tokens.shape[1] > self.cfg.n_ctx:
-            raise ValueError(f"The sequence has {tokens.shape[1]} tokens, the model reads {self.cfg.n_ctx}; cut it shorter.")
+            raise ValueError(
+                f"The sequence has {tokens.shape[1]} tokens, the model reads {self.cfg.n_ctx}; cut it shorter."
+            )
         x = self.hook_embed(self.W_E[tokens])
         if self.W_pos is not None:
             x = x + self.hook_pos_embed(self.W_pos[: tokens.shape[1]].expand_as(x))

@@ -7,8 +7,10 @@ one token, and the indentation that follows it is one token of spaces.
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -17,6 +19,24 @@ from ..checkpoints import data_path, write_atomically
 
 START = "<|start|>"
 VOCABULARY_SIZE = 2048
+
+# Comments and docstrings outnumber code, so rare keywords would fall apart into pieces. Each keyword, and each
+# builtin that the contrast tasks turn on, is shown to the trainer often enough to become one token.
+WHOLE_WORDS = (
+    *keyword.kwlist,
+    "enumerate",
+    "range",
+    "len",
+    "print",
+    "open",
+    "list",
+    "dict",
+    "set",
+    "str",
+    "int",
+    "sum",
+)
+WHOLE_WORD_REPEATS = 2000
 
 PIECES = Regex(
     r"\n"  # a line end
@@ -125,7 +145,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int = VOCABULARY_SIZE
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    whole_words = " ".join(WHOLE_WORDS) + "\n" + "\n".join(WHOLE_WORDS) + "\n"
+    tokenizer.train_from_iterator(chain(texts, [whole_words * WHOLE_WORD_REPEATS]), trainer)
     return CodeTokenizer(tokenizer)
 
 
