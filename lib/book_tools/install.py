@@ -35,11 +35,8 @@ def pip_offers_cpu_build(requirement: str) -> bool:
     """Ask pip, without downloading, whether its configured sources give a CPU build of torch."""
     if platform.system() != "Linux":
         return True
-    report = subprocess.run(
-        [PYTHON, "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", "--ignore-installed", "--report", "-", requirement],
-        capture_output=True,
-        text=True,
-    )
+    options = "--quiet --dry-run --no-deps --ignore-installed --report -".split()
+    report = subprocess.run([PYTHON, "-m", "pip", "install", *options, requirement], capture_output=True, text=True)
     if report.returncode:
         return False
     return json.loads(report.stdout)["install"][0]["metadata"]["version"].endswith("+cpu")
@@ -58,7 +55,7 @@ def install_torch(requirement: str) -> None:
 
 def main() -> None:
     """Create the environment; safe to run again."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036  (the system's Python may be any)
         sys.exit(f"install: Python 3.11 or newer is needed, this is {platform.python_version()}; set PYTHON=python3.X.")
     if not PYTHON.exists():
         run(sys.executable, "-m", "venv", str(VENV))
