@@ -35,7 +35,7 @@ def pip_offers_cpu_build(requirement: str) -> bool:
     """Ask pip, without downloading, whether its configured sources give a CPU build of torch."""
     if platform.system() != "Linux":
         return True
-    options = "--quiet --dry-run --no-deps --ignore-installed --report -".split()
+    options = ["--quiet", "--dry-run", "--no-deps", "--ignore-installed", "--report", "-"]
     report = subprocess.run([PYTHON, "-m", "pip", "install", *options, requirement], capture_output=True, text=True)
     if report.returncode:
         return False
