@@ -1,0 +1,49 @@
+"""The library of the book *Sparse Circuits*.
+
+Names are loaded on first use, so that `import sparse_circuits` stays fast and loads no PyTorch.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+# Public name -> the module of this package that defines it.
+_EXPORTS = {
+    "ClaimError": "claims",
+    "Ledger": "claims",
+    "claim": "claims",
+    "Wrong": "grading",
+    "grade": "grading",
+    "grader": "grading",
+    "receipt": "receipts",
+    "verify_receipt": "receipts",
+    "chapter_seed": "notebook",
+    "setup_notebook": "notebook",
+    "predict": "predictions",
+    "reveal": "predictions",
+    "Transformer": "model",
+    "TransformerConfig": "model",
+    "CheckpointError": "checkpoints",
+    "data_path": "checkpoints",
+    "load_model": "checkpoints",
+    "save_model": "checkpoints",
+}
+
+# Modules that are used by their own name, as in `sc.plots.show(...)`.
+_MODULES = {"claims", "grading", "plots", "tasks"}
+
+__all__ = sorted([*_EXPORTS, *_MODULES])
+
+
+def __getattr__(name: str):
+    if name in _EXPORTS:
+        value = getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers: {', '.join(__all__)}.")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
