@@ -1,6 +1,7 @@
 """Save and load models: safetensors, a JSON configuration, and a manifest with the SHA-256 of each file.
 
-A model is a folder. The manifest is written last and read first: a folder that is not whole is never half-loaded.
+A model is a folder, written all at once and read only after its manifest has vouched for every file: a folder that
+is not whole is never half-loaded.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from .model import Transformer
 
 FORMAT_VERSION = 1
+RESTORE = "copy the whole folder again, or restore it from git."
 CONFIG, WEIGHTS, MANIFEST = "config.json", "model.safetensors", "manifest.json"
 
 
@@ -53,23 +56,39 @@ def canonical_json(content: object) -> bytes:
 
 
 def write_folder(directory: Path, files: Mapping[str, bytes], kind: str) -> None:
-    """Write `files` and, last of all, the manifest that vouches for them.
+    """Write a folder of `files` and the manifest that vouches for them, all at once.
+
+    The folder is staged beside its place and then renamed into it, so a run that is killed leaves the old folder or
+    the new one. A folder that is replaced is renamed away first and deleted last.
 
     Parameters
     ----------
     directory : Path
-        The folder; made if missing.
+        The folder; its parents are made if missing.
     files : mapping of str to bytes
         File name to content.
     kind : str
         What the folder holds; `read_folder` asks for the same word.
     """
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    for name, content in files.items():
-        write_atomically(directory / name, content)
     manifest = {"files": hashes, "format_version": FORMAT_VERSION, "kind": kind}
     manifest["manifest_sha256"] = hashlib.sha256(canonical_json(manifest)).hexdigest()
-    write_atomically(directory / MANIFEST, canonical_json(manifest))
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}.new."))
+    try:
+        staged.chmod(0o755)
+        for name, content in {**files, MANIFEST: canonical_json(manifest)}.items():
+            write_atomically(staged / name, content)
+        if not directory.exists():
+            staged.rename(directory)
+            return
+        replaced = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}.old."))
+        directory.rename(replaced / directory.name)
+        staged.rename(directory)
+        shutil.rmtree(replaced)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
 
 
 def read_folder(directory: Path, kind: str) -> dict[str, bytes]:
@@ -85,13 +104,12 @@ def read_folder(directory: Path, kind: str) -> dict[str, bytes]:
     for name, expected in manifest["files"].items():
         path = directory / name
         if not path.is_file():
-            raise CheckpointError(f"{path} is missing; copy the whole folder again, or restore it from git.")
+            raise CheckpointError(f"{path} is missing; {RESTORE}")
         files[name] = path.read_bytes()
         found = hashlib.sha256(files[name]).hexdigest()
         if found != expected:
             raise CheckpointError(
-                f"{path} is damaged: its SHA-256 is {found[:12]}…, the manifest says {expected[:12]}…. "
-                "Copy the folder again, or restore it from git."
+                f"{path} is damaged: its SHA-256 is {found[:12]}…, the manifest says {expected[:12]}…; {RESTORE}"
             )
     return files
 
@@ -106,12 +124,10 @@ def _read_manifest(directory: Path, kind: str) -> dict:
         stated = manifest.pop("manifest_sha256")
         body = canonical_json(manifest)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error!r}); copy the folder again, or restore it from git."
-        ) from error
+        raise CheckpointError(f"{path} is damaged ({error!r}); {RESTORE}") from error
     whole = raw == canonical_json({**manifest, "manifest_sha256": stated})
     if not whole or hashlib.sha256(body).hexdigest() != stated:
-        raise CheckpointError(f"{path} is damaged: it does not match its own SHA-256. Copy the folder again.")
+        raise CheckpointError(f"{path} is damaged: it does not match its own SHA-256; {RESTORE}")
     if manifest["format_version"] != FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has format version {manifest['format_version']!r}, this package reads {FORMAT_VERSION}; "
@@ -130,7 +146,7 @@ def save_model(model: Transformer, directory: str | os.PathLike, **extra_files: 
     model : Transformer
         The model; its weights are stored in their own precision.
     directory : path
-        The folder; made if missing, its files replaced one by one, each atomically.
+        The folder; made if missing, replaced as a whole if not.
     **extra_files : bytes
         Further files by name, with `__` for the dot (`recipe__toml=...`); the manifest covers them too.
     """

@@ -1,0 +1,123 @@
+"""Train a model from a recipe: `python -m sparse_circuits.train RECIPE [--output FOLDER]`.
+
+A recipe is a TOML file with the tables `[model]` (a preset, and fields of `TransformerConfig` to change), `[data]`
+(the stream and the length of the windows) and `[training]` (fields of `TrainingConfig`). Run it again after a kill and
+it goes on where it stopped; run it under `accelerate launch` and it uses every process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from .checkpoints import save_model
+from .metrics import stream_loss
+from .model import Transformer, TransformerConfig
+from .tasks.code import code_tokens
+from .tasks.tokenizer import load_tokenizer
+from .training import TrainingConfig, TrainingRun, random_windows, train
+
+STREAMS: dict[str, Callable[[str], Tensor]] = {"stdlib": code_tokens}
+TABLES = {"model": {"preset"}, "data": {"stream", "held_out_windows"}, "training": {"seed"}}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model, its data and its training, as a TOML file states them.
+
+    Raises
+    ------
+    ValueError
+        If a table or a field is missing or unknown.
+    """
+
+    name: str
+    text: str
+    model: TransformerConfig
+    training: TrainingConfig
+    stream: str
+    held_out_windows: int
+    seed: int
+
+    @classmethod
+    def read(cls, path: Path) -> Recipe:
+        """Read and check a recipe file."""
+        text = path.read_text()
+        try:
+            tables = tomllib.loads(text)
+            missing = [f"[{table}] {key}" for table, keys in TABLES.items() for key in keys - tables[table].keys()]
+            if missing or tables.keys() - TABLES.keys():
+                raise ValueError(f"missing: {sorted(missing)}; unknown tables: {sorted(tables.keys() - TABLES.keys())}")
+            model, data, training = tables["model"], tables["data"], tables["training"]
+            if data["stream"] not in STREAMS:
+                raise ValueError(f"[data] stream is {data['stream']!r}; choose one of {sorted(STREAMS)}")
+            return cls(
+                name=path.parent.name if path.stem == "recipe" else path.stem,
+                text=text,
+                model=TransformerConfig.preset(model.pop("preset"), d_vocab=load_tokenizer().d_vocab, **model),
+                stream=data["stream"],
+                held_out_windows=data["held_out_windows"],
+                seed=training.pop("seed"),
+                training=TrainingConfig(**training),
+            )
+        except (tomllib.TOMLDecodeError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is no recipe: {error}. See the recipes beside the models in data/models."
+            ) from error
+
+
+def run_recipe(recipe: Recipe, output: Path, progress: bool = True) -> TrainingRun:
+    """Train what a recipe states and save it as `output/model`, with the recipe and the log beside the weights.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What to train.
+    output : Path
+        Folder of the log, the checkpoints and, at the end, the model.
+    progress : bool
+        Show a progress bar.
+    """
+    n_ctx = recipe.model.n_ctx
+    stream = STREAMS[recipe.stream]
+    held_out = stream("held_out")[: recipe.held_out_windows * n_ctx + 1]
+    run = train(
+        Transformer(recipe.model, seed=recipe.seed),
+        random_windows(stream("train"), n_ctx + 1, recipe.training.batch_size, recipe.seed),
+        recipe.training,
+        directory=output,
+        evaluate=lambda model: {"held_out_loss": stream_loss(model, held_out, n_ctx)},
+        progress=progress,
+    )
+    save_model(
+        run.model, output / "model", recipe__toml=recipe.text.encode(), log__csv=(output / "log.csv").read_bytes()
+    )
+    return run
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line and train."""
+    parser = argparse.ArgumentParser(prog="python -m sparse_circuits.train", description=__doc__.splitlines()[0])
+    parser.add_argument("recipe", type=Path, help="the TOML file")
+    parser.add_argument("--output", type=Path, help="folder for log, checkpoints and model (default: runs/NAME)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    options = parser.parse_args(arguments)
+    try:
+        recipe = Recipe.read(options.recipe)
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    output = options.output or Path("runs") / recipe.name
+    run = run_recipe(recipe, output, progress=not options.quiet)
+    last = run.log[-1]
+    print(
+        f"{recipe.name}: {last['step']} steps, held-out loss {last['held_out_loss']:.4f} nats per token; {output / 'model'}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,337 @@
+"""One training loop for every model of the book: CPU, one GPU, or several processes, the same code.
+
+Introduced in chapter 1. The batch of a step is a function of the seed and the step alone, and a checkpoint holds the
+optimiser's state, so a run that was killed and resumed ends on the CPU with the same weights as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .checkpoints import CheckpointError, canonical_json, read_folder, write_atomically, write_folder
+from .metrics import next_token_loss
+from .model import Transformer
+
+CHECKPOINT_KIND = "training checkpoint"
+BatchSource = Callable[[int], Int[Tensor, "batch pos"]]
+Evaluation = Callable[[Transformer], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a model is trained; stored in every checkpoint.
+
+    Parameters
+    ----------
+    steps : int
+        Optimiser steps in all.
+    batch_size : int
+        Sequences per step, over all processes together.
+    learning_rate : float
+        Peak of the schedule: linear from 0 over `warmup_steps`, then linear to 0 at the last step.
+    warmup_steps : int
+        Steps of the rise.
+    weight_decay : float
+        Decoupled decay (AdamW, arXiv 1711.05101v3) of matrices; biases and other vectors do not decay.
+    betas : tuple of float
+        Decay rates of AdamW's two moments.
+    max_gradient_norm : float
+        Global L2 norm to which gradients are clipped.
+    bfloat16 : bool
+        Run the forward and backward pass under bfloat16 autocast; weights and optimiser stay float32.
+    log_every, checkpoint_every : int
+        Steps between log rows, and between checkpoints.
+
+    Raises
+    ------
+    ValueError
+        If a count or the learning rate is not positive, the warm-up is longer than the run, or `checkpoint_every` is
+        no multiple of `log_every`.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int = 0
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    max_gradient_norm: float = 1.0
+    bfloat16: bool = False
+    log_every: int = 50
+    checkpoint_every: int = 500
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        for name in ("steps", "batch_size", "learning_rate", "log_every", "checkpoint_every"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; give a positive number.")
+        if not 0 <= self.warmup_steps <= self.steps:
+            raise ValueError(f"warmup_steps is {self.warmup_steps}; give 0 to {self.steps}, the number of steps.")
+        if self.checkpoint_every % self.log_every:
+            raise ValueError(
+                f"checkpoint_every is {self.checkpoint_every}; give a multiple of log_every ({self.log_every}), "
+                "so that a resumed run logs what an uninterrupted one does."
+            )
+
+    def learning_rate_at(self, step: int) -> float:
+        """Return the learning rate of optimiser step `step`, counted from 0."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        return self.learning_rate * (self.steps - step) / max(1, self.steps - self.warmup_steps)
+
+
+@dataclass
+class TrainingRun:
+    """What a training run leaves behind.
+
+    Attributes
+    ----------
+    model : Transformer
+        The trained model, in evaluation mode.
+    log : list of dict
+        One row per logged step: `step`, `tokens`, `learning_rate`, `loss` (nats per token, mean since the last row),
+        `seconds`, and what the evaluation returned.
+    """
+
+    model: Transformer
+    log: list[dict[str, float]] = field(default_factory=list)
+
+
+def random_windows(stream: Int[Tensor, " n_tokens"], length: int, batch_size: int, seed: int) -> BatchSource:
+    """Return a batch source that cuts random windows out of a token stream.
+
+    Parameters
+    ----------
+    stream : int tensor, shape (n_tokens,)
+        The tokens.
+    length : int
+        Tokens per window; one more than the positions that are trained on.
+    batch_size : int
+        Windows per batch.
+    seed : int
+        Together with the step it decides which windows: `source(step)` always returns the same batch.
+
+    Returns
+    -------
+    callable
+        `source(step)` gives int64 tokens of shape (batch_size, length).
+
+    Raises
+    ------
+    ValueError
+        If the stream is shorter than one window.
+    """
+    if len(stream) < length:
+        raise ValueError(f"The stream has {len(stream)} tokens, a window needs {length}; give a longer stream.")
+    offsets_in_window = torch.arange(length)
+
+    def source(step: int) -> Int[Tensor, "batch pos"]:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        starts = torch.randint(len(stream) - length + 1, (batch_size, 1), generator=generator)
+        return stream[starts + offsets_in_window]
+
+    return source
+
+
+def train(
+    model: Transformer,
+    batches: BatchSource,
+    config: TrainingConfig,
+    directory: Path | None = None,
+    evaluate: Evaluation | None = None,
+    progress: bool = True,
+) -> TrainingRun:
+    """Train a model to predict the next token.
+
+    Under `accelerate launch` every process takes its share of each batch and gradients are averaged, so the losses
+    are those of one process with the whole batch.
+
+    Parameters
+    ----------
+    model : Transformer
+        Trained in place.
+    batches : callable
+        `batches(step)` returns the whole batch of a step, shape (batch_size, pos); see `random_windows`.
+    config : TrainingConfig
+        Steps, batch size, optimiser.
+    directory : Path, optional
+        Where `log.csv` and checkpoints go. A run found there with the same configuration is resumed.
+    evaluate : callable, optional
+        Called with the model at every log row; what it returns joins the row.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    TrainingRun
+        The model and its log.
+
+    Raises
+    ------
+    ValueError
+        If the batch does not divide by the number of processes, or the batch source gives another batch size.
+    CheckpointError
+        If `directory` holds a checkpoint of another configuration, or a damaged one.
+    FloatingPointError
+        If the loss is no longer finite.
+    """
+    from accelerate import Accelerator
+    from tqdm import tqdm
+
+    accelerator = Accelerator()
+    share = _process_share(config, accelerator.process_index, accelerator.num_processes)
+    optimizer = _adamw(model, config)
+    run = TrainingRun(model)
+    first_step = _resume(run, optimizer, config, directory) if directory else 0
+    wrapped, optimizer = accelerator.prepare(model.train(), optimizer)
+    precision = torch.autocast(accelerator.device.type, torch.bfloat16) if config.bfloat16 else nullcontext()
+    seconds_before, started, losses = (run.log[-1]["seconds"] if run.log else 0.0), time.perf_counter(), []
+    bar = tqdm(
+        total=config.steps, initial=first_step, unit="step", disable=not (progress and accelerator.is_main_process)
+    )
+    for step in range(first_step, config.steps):
+        whole = batches(step)
+        if len(whole) != config.batch_size:
+            raise ValueError(f"The batch source gave {len(whole)} sequences, batch_size is {config.batch_size}.")
+        tokens = whole[share].to(accelerator.device)
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate_at(step)
+        with precision:
+            logits = wrapped(tokens[:, :-1])
+        loss = next_token_loss(logits.float(), tokens)
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(wrapped.parameters(), config.max_gradient_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.detach())
+        done = step + 1
+        if done % config.log_every == 0 or done == config.steps:
+            mean_loss = accelerator.reduce(torch.stack(losses).mean(), reduction="mean").item()
+            if mean_loss != mean_loss or mean_loss in (float("inf"), -float("inf")):
+                raise FloatingPointError(
+                    f"The loss is {mean_loss} at step {done}; lower learning_rate or raise warmup_steps."
+                )
+            losses.clear()
+            run.log.append(
+                {
+                    "step": done,
+                    "tokens": done * config.batch_size * (tokens.shape[1] - 1),
+                    "learning_rate": config.learning_rate_at(step),
+                    "loss": mean_loss,
+                    "seconds": seconds_before + time.perf_counter() - started,
+                    **(_evaluated(model, evaluate) if evaluate else {}),
+                }
+            )
+            bar.set_postfix(loss=f"{mean_loss:.3f}")
+        bar.update()
+        if directory and accelerator.is_main_process and (done % config.checkpoint_every == 0 or done == config.steps):
+            _write_checkpoint(run, optimizer, config, directory, done)
+    bar.close()
+    accelerator.free_memory()
+    model.eval()
+    return run
+
+
+def _process_share(config: TrainingConfig, process: int, processes: int) -> slice:
+    if config.batch_size % processes:
+        raise ValueError(f"batch_size is {config.batch_size}, which {processes} processes cannot share evenly.")
+    rows = config.batch_size // processes
+    return slice(process * rows, (process + 1) * rows)
+
+
+def _adamw(model: Transformer, config: TrainingConfig) -> torch.optim.AdamW:
+    matrices = [weight for name, weight in model.named_parameters() if not _is_vector(name)]
+    vectors = [weight for name, weight in model.named_parameters() if _is_vector(name)]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
+
+
+def _is_vector(name: str) -> bool:
+    kind = name.rpartition(".")[2]
+    return kind.startswith("b_") or kind == "sink"
+
+
+def _evaluated(model: Transformer, evaluate: Evaluation) -> dict[str, float]:
+    model.eval()
+    with torch.no_grad():
+        result = evaluate(model)
+    model.train()
+    return result
+
+
+def _checkpoints(directory: Path) -> list[Path]:
+    return sorted(directory.glob("checkpoint-*"))
+
+
+def _write_checkpoint(run: TrainingRun, optimizer, config: TrainingConfig, directory: Path, step: int) -> None:
+    from safetensors.torch import save
+
+    older = _checkpoints(directory)
+    moments = {
+        f"{moment}.{name}": optimizer.state[weight][moment]
+        for name, weight in run.model.named_parameters()
+        for moment in ("exp_avg", "exp_avg_sq")
+    }
+    files = {
+        "model.safetensors": save(dict(run.model.named_parameters())),
+        "optimizer.safetensors": save(moments),
+        "progress.json": canonical_json({"step": step, "log": run.log, **_identity(run.model, config)}),
+    }
+    write_log(run.log, directory / "log.csv")
+    write_folder(directory / f"checkpoint-{step:08d}", files, CHECKPOINT_KIND)
+    for path in older:
+        for file in sorted(path.iterdir(), key=lambda file: file.name != "manifest.json"):
+            file.unlink()
+        path.rmdir()
+
+
+def _identity(model: Transformer, config: TrainingConfig) -> dict:
+    return json.loads(json.dumps({"training": asdict(config), "model": model.cfg.to_dict()}))
+
+
+def _resume(run: TrainingRun, optimizer: torch.optim.AdamW, config: TrainingConfig, directory: Path) -> int:
+    from safetensors.torch import load
+
+    found = _checkpoints(directory)
+    if not found:
+        return 0
+    path = found[-1]
+    files = read_folder(path, CHECKPOINT_KIND)
+    progress = json.loads(files["progress.json"])
+    identity = _identity(run.model, config)
+    changed = {
+        f"{part}.{key}": (progress[part].get(key), value)
+        for part, fields in identity.items()
+        for key, value in fields.items()
+        if progress[part].get(key) != value
+    }
+    if changed:
+        raise CheckpointError(
+            f"{path} belongs to another run: {changed} (stored, asked for). Give another directory, or delete this one."
+        )
+    weights, moments = load(files["model.safetensors"]), load(files["optimizer.safetensors"])
+    with torch.no_grad():
+        for name, weight in run.model.named_parameters():
+            weight.copy_(weights[name])
+            optimizer.state[weight] = {
+                "step": torch.tensor(float(progress["step"])),
+                **{moment: moments[f"{moment}.{name}"].to(weight.device) for moment in ("exp_avg", "exp_avg_sq")},
+            }
+    run.log.extend(progress["log"])
+    return progress["step"]
+
+
+def write_log(log: list[dict[str, float]], path: Path) -> None:
+    """Write a training log as CSV, atomically: one row per logged step, the keys of the first row as columns."""
+    columns = list(log[0]) if log else []
+    rows = [",".join(columns), *(",".join(f"{row[column]:.6g}" for column in columns) for row in log)]
+    write_atomically(path, ("\n".join(rows) + "\n").encode())
