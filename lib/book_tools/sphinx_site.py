@@ -1,0 +1,56 @@
+"""Sphinx extension of the site: links that follow `repository.url`, and the list of the chapters that stand.
+
+In a page, `[text](repository:README.md)` links to a file of the repository and `[text](colab:00_name)` opens a chapter
+in Colab. The directive `{chapters}` makes the table of chapters from the metadata of the notebooks.
+"""
+
+from pathlib import Path
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+
+from book_tools.address import colab_address
+from book_tools.project import Book, Notebook
+
+
+def set_link_schemes(app, config) -> None:
+    """Tell MyST the schemes of this book; double braces are MyST's own template."""
+    book = Book(Path(app.srcdir))
+    config.myst_url_schemes = {
+        "http": None,
+        "https": None,
+        "mailto": None,
+        "repository": f"{book.repository}/blob/{book.branch}/{{{{path}}}}",
+        "colab": colab_address(book, "{{path}}"),
+    }
+
+
+def chapter_row(notebook: Notebook) -> str:
+    """Return the row of one chapter in the table of chapters, in Markdown."""
+    card = notebook.chapter
+    return (
+        f"| {card['number']} | [{card['title']}](/notebooks/{notebook.path.name}) | {card['read_minutes']} min "
+        f"| {card['do_minutes']} min | [Colab](colab:{notebook.name}) |"
+    )
+
+
+class Chapters(SphinxDirective):
+    """The table of the chapters that stand."""
+
+    def run(self) -> list[nodes.Node]:
+        notebooks = Book(Path(self.env.srcdir)).notebooks()
+        for notebook in notebooks:
+            self.env.note_dependency(str(notebook.path))
+        header = ["| | chapter | read | exercises | run |", "| --- | --- | --- | --- | --- |"]
+        rows = StringList([*header, *map(chapter_row, notebooks)], source=self.env.doc2path(self.env.docname))
+        table = nodes.container()
+        self.state.nested_parse(rows, self.content_offset, table)
+        return table.children
+
+
+def setup(app) -> dict:
+    """Register the extension with Sphinx."""
+    app.connect("config-inited", set_link_schemes)
+    app.add_directive("chapters", Chapters)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
