@@ -27,6 +27,16 @@ _EXPORTS = {
     "data_path": "checkpoints",
     "load_model": "checkpoints",
     "save_model": "checkpoints",
+    "Circuit": "circuit",
+    "Overlap": "circuit",
+    "random_circuit": "controls",
+    "cut_edges": "editing",
+    "keep_edges": "editing",
+    "Graph": "graph",
+    "weight_graph": "graph",
+    "PlantedCircuit": "planted",
+    "planted_bracket_circuit": "planted",
+    "planted_quote_circuit": "planted",
 }
 
 # Modules that are used by their own name, as in `sc.plots.show(...)`.

@@ -1,0 +1,10 @@
+"""Models compiled by hand, whose circuits are known exactly: the oracles of chapters and tests.
+
+Introduced in chapter 0. Nothing here is trained. Every weight is written down in `quotes.py` and `brackets.py`.
+"""
+
+from .base import PlantedCircuit, Prompt
+from .brackets import planted_bracket_circuit
+from .quotes import planted_quote_circuit
+
+__all__ = ["PlantedCircuit", "Prompt", "planted_bracket_circuit", "planted_quote_circuit"]

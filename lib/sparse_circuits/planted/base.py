@@ -1,0 +1,207 @@
+"""What every planted circuit offers: the model, its known circuit, and prompts with right and wrong answers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..circuit import Circuit
+from ..graph import Graph, as_matrix, as_weight
+from ..model import Transformer, TransformerConfig
+
+BATCH = 4096
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question to a planted model.
+
+    Parameters
+    ----------
+    tokens : tuple of int
+        The prompt; the model answers after the last token.
+    right, wrong : int
+        The token that closes what is open, and the other candidate.
+    group : str
+        What kind of prompt this is, for tables.
+    """
+
+    tokens: tuple[int, ...]
+    right: int
+    wrong: int
+    group: str
+
+
+@dataclass(frozen=True, eq=False)
+class PlantedCircuit:
+    """A model compiled by hand, its known circuit, and its task.
+
+    Parameters
+    ----------
+    name : str
+        Short name, for titles.
+    model : Transformer
+        The compiled model.
+    circuit : Circuit
+        The nodes and edges that solve the task; a subset of the model's weight graph.
+    vocabulary : tuple of str
+        The text of each token.
+    channels : tuple of str
+        What each coordinate of the residual stream means; `d_model` of them.
+    carries : mapping of str to str
+        For every edge of the model, inside the circuit and outside, what it carries.
+    exhaustive_tokens : int
+        Up to this many tokens, `every_prompt` lists all valid prompts.
+    draw : callable
+        Draws one valid prompt from a `random.Random`.
+    shapes : callable
+        Lists the valid prompts of at most so many tokens, up to tokens that the model cannot tell apart.
+    """
+
+    name: str
+    model: Transformer
+    circuit: Circuit
+    vocabulary: tuple[str, ...]
+    channels: tuple[str, ...]
+    carries: Mapping[str, str]
+    exhaustive_tokens: int
+    draw: Callable[[random.Random], Prompt]
+    shapes: Callable[[int], Iterable[Prompt]]
+
+    @property
+    def graph(self) -> Graph:
+        """The model's weight graph, of which the circuit is a subset."""
+        return self.circuit.graph
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text; at each place the longest token that fits.
+
+        Raises
+        ------
+        ValueError
+            If no token fits somewhere.
+        """
+        tokens, at = [], 0
+        while at < len(text):
+            token = next((t for t in self._longest_first if text.startswith(self.vocabulary[t], at)), None)
+            if token is None:
+                raise ValueError(f"No token begins {text[at : at + 12]!r}; the vocabulary is {list(self.vocabulary)}.")
+            tokens.append(token)
+            at += len(self.vocabulary[token])
+        return tokens
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Return the text of some tokens."""
+        return "".join(self.vocabulary[token] for token in tokens)
+
+    def sample(self, n: int, seed: int) -> list[Prompt]:
+        """Return `n` valid prompts of any length up to `n_ctx`, drawn with `seed`.
+
+        Raises
+        ------
+        ValueError
+            If `n` is negative.
+        """
+        if n < 0:
+            raise ValueError(f"n is {n}; ask for zero prompts or more.")
+        generator = random.Random(seed)
+        return [self.draw(generator) for _ in range(n)]
+
+    def every_prompt(self, max_tokens: int | None = None) -> list[Prompt]:
+        """Return every valid prompt of at most `max_tokens` tokens, one for all that the model cannot tell apart.
+
+        Two prompts are one here if they differ only in tokens with equal rows in `W_E` (the words; the numbers).
+
+        Parameters
+        ----------
+        max_tokens : int, optional
+            `exhaustive_tokens` if not given.
+
+        Raises
+        ------
+        ValueError
+            If `max_tokens` is above `exhaustive_tokens`.
+        """
+        limit = self.exhaustive_tokens if max_tokens is None else max_tokens
+        if limit > self.exhaustive_tokens:
+            raise ValueError(f"max_tokens is {limit}; this list ends at {self.exhaustive_tokens}. Use sample() beyond.")
+        return list(self.shapes(limit))
+
+    @torch.no_grad()
+    def logits(self, prompts: Sequence[Prompt], model: Transformer | None = None) -> Float[Tensor, "prompt d_vocab"]:
+        """Return the logits after the last token of each prompt, of the planted model or of another one.
+
+        Shorter prompts are filled up on the right, which a causal model at the last token of the prompt cannot see.
+
+        Raises
+        ------
+        ValueError
+            If there are no prompts, or the model has another vocabulary.
+        """
+        model = self.model if model is None else model
+        if not prompts:
+            raise ValueError("There are no prompts; give at least one, for example sample(100, seed=0).")
+        if model.cfg.d_vocab != len(self.vocabulary):
+            raise ValueError(f"The model knows {model.cfg.d_vocab} tokens; this task has {len(self.vocabulary)}.")
+        tokens = torch.zeros(len(prompts), max(len(p.tokens) for p in prompts), dtype=torch.long)
+        for row, prompt in zip(tokens, prompts, strict=True):
+            row[: len(prompt.tokens)] = torch.tensor(prompt.tokens)
+        ends = torch.tensor([len(prompt.tokens) - 1 for prompt in prompts])
+        rows = []
+        for part, end in zip(tokens.split(BATCH), ends.split(BATCH), strict=True):
+            rows.append(model(part.to(model.W_U.device)).cpu()[torch.arange(len(end)), end])
+        return torch.cat(rows)
+
+    def answers(self, prompts: Sequence[Prompt], model: Transformer | None = None) -> list[int]:
+        """Return the token with the largest logit after each prompt."""
+        return self.logits(prompts, model).argmax(-1).tolist()
+
+    def accuracy(self, model: Transformer | None = None, prompts: Sequence[Prompt] | None = None) -> float:
+        """Return the fraction of prompts whose right token has the largest logit of the whole vocabulary.
+
+        Parameters
+        ----------
+        model : Transformer, optional
+            The planted model if not given.
+        prompts : sequence of Prompt, optional
+            `every_prompt()` if not given.
+        """
+        prompts = self._every if prompts is None else prompts
+        return sum(a == p.right for a, p in zip(self.answers(prompts, model), prompts, strict=True)) / len(prompts)
+
+    @cached_property
+    def _every(self) -> list[Prompt]:
+        return self.every_prompt()
+
+    @cached_property
+    def _longest_first(self) -> list[int]:
+        return sorted(range(len(self.vocabulary)), key=lambda token: -len(self.vocabulary[token]))
+
+
+@torch.no_grad()
+def compiled(cfg: TransformerConfig, entries: Mapping[str, Mapping[tuple[int, ...], float]]) -> Transformer:
+    """Return a model whose weights are zero but for the listed entries.
+
+    Parameters
+    ----------
+    cfg : TransformerConfig
+        Shape of the model.
+    entries : mapping of str to mapping of index to float
+        For each parameter, the value at each index. Attention matrices are indexed (source, target), as edges are.
+    """
+    model = Transformer(cfg).eval()
+    for weight in model.parameters():
+        weight.zero_()
+    for name, values in entries.items():
+        weight = model.get_parameter(name)
+        matrix = as_matrix(name, weight).clone() if ".W_" in name else weight.clone()
+        for index, value in values.items():
+            matrix[index] = value
+        weight.copy_(as_weight(name, matrix, cfg.n_heads) if ".W_" in name else matrix)
+    return model
