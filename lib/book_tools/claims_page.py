@@ -1,0 +1,87 @@
+"""Write `book/claims.md`: every claim with its band, its measured range, and a link to the cell that makes it.
+
+    python -m book_tools.claims_page
+
+The page is made before each build of the site and not committed.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+
+from sparse_circuits.checkpoints import write_atomically
+from sparse_circuits.claims import Claim, anchor
+from sparse_circuits.display import format_number
+
+from book_tools.project import Book, Notebook
+
+INTRODUCTION = """\
+# The claims ledger
+
+Every bold number in the chapters is a claim: a cell measures it each time the chapter runs, and fails when the result
+leaves the band given here. A chapter is run again, in full, before any change to the book is accepted.
+
+- *value* is what was measured when the chapter was last recorded, with seed 0 and one thread.
+- *allowed* is the band that a new measurement must lie in. An exact claim may not move at all.
+- *measured range* is the smallest and largest value found over several seeds, thread counts and interpreters. The
+  allowed band must cover it.
+"""
+
+EMPTY = "No chapter has recorded a claim yet.\n"
+COLUMNS = ("claim", "value", "allowed", "measured range", "how it is measured", "where")
+
+
+def page(book: Book) -> str:
+    """Return the page as markdown."""
+    return "\n".join([INTRODUCTION, *(_sections(book) if len(book.ledger()) else [EMPTY])])
+
+
+def _sections(book: Book) -> Iterator[str]:
+    spreads = book.measurements("spreads")
+    for notebook in book.notebooks():
+        claims = [claim for claim in book.ledger() if claim.notebook == notebook.name]
+        if claims:
+            yield f"## {notebook.chapter['number']} · {notebook.chapter['title']}\n"
+            yield _row(COLUMNS)
+            yield _row(["---"] * len(COLUMNS))
+            yield from (_row(_cells(book, notebook, claim, spreads.get(claim.id))) for claim in claims)
+            yield ""
+
+
+def _cells(book: Book, notebook: Notebook, claim: Claim, spread: dict | None) -> list[str]:
+    unit = f" {claim.unit}" if claim.unit else ""
+    control = f" Compared with <code>{claim.control}</code>." if claim.control else ""
+    # Plain HTML: the target is an id inside a stored output, which the cross-references of MyST do not know.
+    cell = f'<a href="../notebooks/{notebook.name}.html#{anchor(claim.id)}">the cell</a>'
+    source = f'<a href="{book.repository}/blob/{book.branch}/notebooks/{notebook.path.name}">the notebook</a>'
+    return [
+        f'<code id="{anchor(claim.id)}">{claim.id}</code>',
+        format_number(claim.value) + unit,
+        "exact" if claim.exact else f"{format_number(claim.low)} to {format_number(claim.high)}",
+        _range(spread),
+        html.escape(claim.how or "not said") + control,
+        f"{cell}, {source}",
+    ]
+
+
+def _range(spread: dict | None) -> str:
+    if spread is None:
+        return "not measured"
+    low, high = format_number(spread["min"]), format_number(spread["max"])
+    runs = f"{len(spread['runs'])} run{'s' if len(spread['runs']) > 1 else ''}"
+    return f"{low} in {runs}" if low == high else f"{low} to {high} in {runs}"
+
+
+def _row(cells) -> str:
+    return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
+
+
+def main() -> None:
+    """Write the page of this checkout."""
+    book = Book()
+    write_atomically(book.root / "book" / "claims.md", page(book).encode())
+
+
+if __name__ == "__main__":
+    main()
