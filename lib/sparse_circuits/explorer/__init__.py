@@ -1,0 +1,6 @@
+"""The circuit explorer: the whole circuit of a small model, drawn in a page that runs the model itself."""
+
+from sparse_circuits.explorer.build import explore
+from sparse_circuits.explorer.page import Explorer
+
+__all__ = ["Explorer", "explore"]

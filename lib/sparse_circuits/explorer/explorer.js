@@ -1,0 +1,329 @@
+// The page of one circuit: draws what `forward` computes into the elements that Python wrote, and cuts edges.
+
+const LEADING = 4;
+const quoted = (token) => `“${token}”`;
+
+function formatNumber(value) {
+  const size = Math.abs(value);
+  if (size < 0.005) return "0";
+  return value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : 2).replace("-", "−");
+}
+
+function formatShare(share) {
+  if (share > 0 && share < 0.001) return "< 0.1 %";
+  return share > 0.999 && share < 1 ? "> 99.9 %" : `${(100 * share).toFixed(1)} %`;
+}
+
+/** Make an element; attributes that start with "on" are listeners, null attributes are left out. */
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value !== null) element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+/**
+ * Split a typed prompt into token numbers: at each place the longest token that fits, as it is spelled or as it is shown
+ * (␣ and ⏎ stand for space and line break). White space that begins no token is skipped.
+ */
+function readPrompt(text, spelling, shown) {
+  const forms = [...spelling, ...shown].map((form, i) => [form, i % spelling.length]).sort((a, b) => b[0].length - a[0].length);
+  const tokens = [];
+  for (let rest = text.replaceAll("\\n", "\n"); rest; ) {
+    const match = forms.find(([form]) => rest.startsWith(form));
+    if (match) tokens.push(match[1]);
+    else if (rest[0].trim()) throw new Error(`No token of this model begins ${quoted(rest)}. Its tokens are: ${shown.join("  ")}`);
+    rest = rest.slice(match ? match[0].length : 1);
+  }
+  return tokens;
+}
+
+class Explorer {
+  constructor(host) {
+    this.host = host;
+    Object.assign(this, JSON.parse(host.querySelector(".scx-data").textContent));
+    this.intact = unpackWeights(this.weights);
+    this.weights = Object.fromEntries(Object.entries(this.intact).map(([name, values]) => [name, values.slice()]));
+    this.cut = new Set();
+    this.marks = [...host.querySelectorAll("[data-hook]")].map((mark) => ({
+      mark, hook: mark.dataset.hook, index: Number(mark.dataset.index), title: mark.querySelector("title").textContent,
+    }));
+    this.buildPrompt();
+    this.buildEdges();
+    this.part("restore").addEventListener("click", () => this.restoreAll());
+    host.dataset.ready = "";
+    this.choose(0);
+  }
+
+  part(name) {
+    return this.host.querySelector(".scx-" + name);
+  }
+
+  /** Logits at every position of a prompt, with the cuts of this moment. */
+  run(tokens) {
+    return forward(this.config, this.weights, tokens);
+  }
+
+  // ---- prompt
+
+  buildPrompt() {
+    const own = make("option", { value: "own" }, "your own prompt");
+    this.select = make("select", { onchange: () => this.choose(this.select.value) },
+      ...this.prompts.map((prompt, i) => make("option", { value: i }, this.spell(prompt.tokens))), own);
+    this.input = make("input", { type: "text", spellcheck: "false", autocomplete: "off", autocapitalize: "off" });
+    this.problem = make("p", { class: "scx-problem", role: "alert" });
+    const edit = (tokens) => { this.input.value = this.spell(tokens); this.readOwn(); };
+    const chips = this.vocabulary.map((token, id) =>
+      make("button", { type: "button", "aria-label": `append token ${token}`, onclick: () => edit([...this.tokens, id]) }, token));
+    this.builder = make("details", { class: "scx-builder" },
+      make("summary", {}, "Build your own prompt"),
+      make("form", { onsubmit: (event) => { event.preventDefault(); this.readOwn(); } },
+        make("label", {}, "Tokens, with or without spaces ", this.input),
+        make("button", { type: "submit" }, "Run"),
+        make("button", { type: "button", onclick: () => edit(this.tokens.slice(0, -1)) }, "Remove last"),
+        make("div", { class: "scx-chips", role: "group", "aria-label": "Append a token" }, ...chips)),
+      this.problem);
+    this.strip = make("div", { class: "scx-tokens", role: "group", "aria-label": "Tokens; choose the one to look at" });
+    this.part("prompt").append(make("label", { class: "scx-choice" }, "Prompt ", this.select), this.strip, this.builder);
+  }
+
+  /** Write tokens as text that reads back as the same tokens: in one piece where that works, else with spaces. */
+  spell(tokens) {
+    const names = tokens.map((token) => this.vocabulary[token]);
+    const joined = names.join("");
+    return readPrompt(joined, this.spelling, this.vocabulary).join() === tokens.join() ? joined : names.join(" ");
+  }
+
+  choose(choice) {
+    if (choice === "own") {
+      this.builder.open = true;
+      this.readOwn();
+      this.input.focus();
+      return;
+    }
+    const { tokens, answer } = this.prompts[choice];
+    this.setPrompt(tokens, answer);
+    this.input.value = this.spell(tokens);
+  }
+
+  readOwn() {
+    try {
+      const tokens = readPrompt(this.input.value, this.spelling, this.vocabulary);
+      if (!tokens.length) throw new Error("The prompt is empty: append a token.");
+      if (tokens.length > this.config.n_ctx) {
+        throw new Error(`The prompt has ${tokens.length} tokens; this model reads ${this.config.n_ctx}.`);
+      }
+      this.setPrompt(tokens, null);
+      this.select.value = "own";
+    } catch (error) {
+      this.problem.textContent = error.message;
+    }
+  }
+
+  setPrompt(tokens, answer) {
+    Object.assign(this, { tokens, answer, position: tokens.length - 1 });
+    this.problem.textContent = "";
+    this.intactRun = forward(this.config, this.intact, tokens);
+    this.update();
+  }
+
+  // ---- edges
+
+  buildEdges() {
+    this.part("svg").setAttribute("role", "group");
+    this.lines = [...this.host.querySelectorAll("g[data-edge]")];
+    this.rows = [...this.host.querySelectorAll("tr[data-edge]")];
+    this.lines.forEach((line, i) => {
+      line.setAttribute("role", "button");
+      line.setAttribute("tabindex", "0");
+      line.setAttribute("aria-label", "Cut " + line.querySelector("title").textContent);
+      line.addEventListener("keydown", (event) => this.onKey(event, i));
+    });
+    this.buttons = this.rows.map((row) => {
+      const button = make("button", { type: "button", "aria-label": "Cut " + row.dataset.label });
+      row.querySelector(".scx-state").replaceChildren(button);
+      return button;
+    });
+    [this.lines, this.buttons].forEach((list) => list.forEach((target, i) =>
+      target.addEventListener("click", () => this.toggle(i))));
+    [this.lines, this.rows].forEach((list) => list.forEach((target, i) => {
+      for (const type of ["pointerenter", "focusin"]) target.addEventListener(type, () => this.point(i));
+    }));
+  }
+
+  onKey(event, i) {
+    const step = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1 }[event.key];
+    if (event.key === "Enter" || event.key === " ") this.toggle(i);
+    else if (step) this.lines[(i + step + this.lines.length) % this.lines.length].focus();
+    else return;
+    event.preventDefault();
+  }
+
+  toggle(i) {
+    const { parameter, index, label } = this.edges[i];
+    const restored = this.cut.delete(i);
+    if (!restored) this.cut.add(i);
+    this.weights[parameter][index] = restored ? this.intact[parameter][index] : 0;
+    this.update(`${restored ? "Restored" : "Cut"} ${label}.`);
+    this.point(i);
+  }
+
+  restoreAll() {
+    for (const i of this.cut) {
+      const { parameter, index } = this.edges[i];
+      this.weights[parameter][index] = this.intact[parameter][index];
+    }
+    this.cut.clear();
+    this.update("Restored all edges.");
+  }
+
+  /** Say of one edge what it is and what it carries at the chosen token. */
+  point(i) {
+    const { source, sourceIndex, label, note, weight } = this.edges[i];
+    const activation = this.now.cache[source][this.position][sourceIndex];
+    const carries = this.cut.has(i) ? "is cut and carries nothing"
+      : `carries ${formatNumber(activation)} × ${formatNumber(weight)} = ${formatNumber(activation * weight)}`;
+    this.part("detail").replaceChildren(make("strong", {}, label),
+      ` At token ${this.position + 1}, ${quoted(this.vocabulary[this.tokens[this.position]])}, it ${carries}. ${note}`);
+    [this.lines, this.rows].forEach((list) => list.forEach((item, j) => item.classList.toggle("scx-pointed", i === j)));
+  }
+
+  // ---- what the model does now
+
+  update(action = "") {
+    this.now = this.run(this.tokens);
+    this.showEdges();
+    this.showTokens();
+    this.showVerdict(action);
+    this.showLeading();
+    this.showNodes();
+    this.showHeads();
+  }
+
+  prediction(run, position = this.position) {
+    const logits = run.logits[position];
+    const shares = softmax(Array.from(logits));
+    const best = logits.indexOf(Math.max(...logits));
+    return { logits, shares, best };
+  }
+
+  showEdges() {
+    this.edges.forEach(({ source, sourceIndex }, i) => {
+      const cut = this.cut.has(i);
+      const idle = Math.abs(this.now.cache[source][this.position][sourceIndex]) < 1e-3;
+      for (const item of [this.lines[i], this.rows[i]]) item.classList.toggle("scx-cut", cut);
+      this.lines[i].classList.toggle("scx-idle", idle);
+      for (const button of [this.lines[i], this.buttons[i]]) button.setAttribute("aria-pressed", cut);
+      this.buttons[i].textContent = cut ? "✕ cut" : "kept";
+    });
+    const kept = this.edges.filter((_, i) => !this.cut.has(i));
+    const touched = new Set(kept.flatMap(({ ends }) => ends));
+    this.part("kept").textContent = kept.length;
+    this.part("touched").textContent = this.nodes.filter((node) => touched.has(node) || this.alone.includes(node)).length;
+    this.part("restore").disabled = !this.cut.size;
+  }
+
+  showTokens() {
+    const focused = [...this.strip.children].indexOf(document.activeElement);
+    this.strip.replaceChildren(...this.tokens.map((token, position) => {
+      const next = this.vocabulary[this.prediction(this.now, position).best];
+      const before = this.vocabulary[this.prediction(this.intactRun, position).best];
+      const words = `token ${position + 1}, ${this.vocabulary[token]}, next ${next}` + (next === before ? "" : `, intact ${before}`);
+      return make("button", {
+        type: "button", "aria-label": words, "aria-pressed": position === this.position, class: next === before ? null : "scx-changed",
+        onclick: () => { this.position = position; this.update(); },
+      }, make("b", {}, this.vocabulary[token]), make("span", {}, (next === before ? "→ " : "≠ ") + next));
+    }));
+    if (focused >= 0) this.strip.children[Math.min(focused, this.tokens.length - 1)].focus();
+  }
+
+  showVerdict(action) {
+    const { best, shares } = this.prediction(this.now);
+    const intact = this.prediction(this.intactRun).best;
+    const judged = this.answer !== null && this.position === this.tokens.length - 1;
+    const right = best === (judged ? this.answer : intact);
+    const verdict = judged ? (right ? "✓ right" : "✗ wrong") : (right ? "= as intact" : "≠ intact");
+    const wanted = right ? "" : judged ? `, the answer is ${quoted(this.vocabulary[this.answer])}`
+      : `, the intact model says ${quoted(this.vocabulary[intact])}`;
+    this.part("verdict").classList.toggle("scx-bad", !right);
+    this.part("verdict").replaceChildren(make("strong", {}, verdict),
+      ` Next token ${quoted(this.vocabulary[best])}, ${formatShare(shares[best])}${wanted}. `, make("span", {}, action));
+  }
+
+  showLeading() {
+    const [now, intact] = [this.now, this.intactRun].map((run) => this.prediction(run));
+    const top = ({ logits }) => [...logits.keys()].sort((a, b) => logits[b] - logits[a]).slice(0, LEADING);
+    const leading = [...new Set([...top(intact), ...top(now)])].sort((a, b) => intact.logits[b] - intact.logits[a]);
+    this.part("leading").tBodies[0].replaceChildren(...leading.map((token) =>
+      make("tr", { class: token === now.best ? "scx-best" : null },
+        make("th", { scope: "row" }, this.vocabulary[token]),
+        make("td", { class: "scx-bar", style: `--scx-a:${now.shares[token]}` }, formatShare(now.shares[token])),
+        make("td", {}, formatNumber(now.logits[token])),
+        make("td", {}, formatShare(intact.shares[token])),
+        make("td", {}, formatNumber(intact.logits[token])))));
+    this.host.querySelectorAll(".scx-logit[data-token]").forEach((box) => {
+      const token = Number(box.dataset.token);
+      box.classList.toggle("scx-best", token === now.best);
+      box.style.setProperty("--scx-a", now.shares[token]);
+    });
+    this.showOtherLogit(now);
+    this.part("token-box").querySelector("text").textContent =
+      `${this.position + 1}: ${this.vocabulary[this.tokens[this.position]]}`;
+  }
+
+  /** The last box names the leading token among those that have no box of their own. */
+  showOtherLogit({ logits, shares, best }) {
+    const box = this.part("other-logit");
+    if (!box) return;
+    const shown = new Set([...this.host.querySelectorAll(".scx-logit[data-token]")].map((other) => Number(other.dataset.token)));
+    const other = [...logits.keys()].filter((token) => !shown.has(token)).reduce((a, b) => (logits[b] > logits[a] ? b : a));
+    box.querySelector("text").textContent = this.vocabulary[other];
+    box.classList.toggle("scx-best", other === best);
+    box.style.setProperty("--scx-a", shares[other]);
+  }
+
+  showNodes() {
+    for (const { mark, hook, index, title } of this.marks) {
+      const value = this.now.cache[hook][this.position][index];
+      const text = formatNumber(value);
+      mark.style.setProperty("--scx-a", Math.abs(value) / (1 + Math.abs(value)));
+      mark.classList.toggle("scx-below", value < 0);
+      mark.classList.toggle("scx-zero", text === "0");
+      mark.querySelector(".scx-value").textContent = text;
+      mark.querySelector("title").textContent = `${title} = ${text}`;
+    }
+  }
+
+  showHeads() {
+    const SVG = "http://www.w3.org/2000/svg";
+    const pattern = (layer, head) => this.now.cache[`blocks.${layer}.attn.hook_pattern`][head];
+    for (const box of this.host.querySelectorAll(".scx-head")) {
+      const row = pattern(box.dataset.layer, box.dataset.head)[this.position];
+      const step = (box.dataset.width - 10) / this.tokens.length;
+      box.querySelector(".scx-strip").replaceChildren(...this.tokens.map((_, source) => {
+        const height = 1 + 15 * (row[source] ?? 0);
+        const bar = document.createElementNS(SVG, "rect");
+        Object.entries({ x: 5 + source * step, y: 29 - height, width: Math.max(1, step - 2), height })
+          .forEach(([name, value]) => bar.setAttribute(name, value));
+        return bar;
+      }));
+    }
+    this.part("heading").hidden = !this.heads.length;
+    this.part("attention").replaceChildren(...this.heads.map(([layer, head]) => this.patternTable(layer, head, pattern(layer, head))));
+  }
+
+  patternTable(layer, head, pattern) {
+    const names = this.tokens.map((token) => this.vocabulary[token]);
+    const cells = (row, query) => names.map((name, key) => make("td", key > query ? {} : {
+      style: `--scx-a:${row[key]}`, title: `${names[query]} looks at ${name}: ${formatShare(row[key])}`,
+    }, key > query ? "" : Math.round(100 * row[key])));
+    return make("div", { class: "scx-scroll" }, make("table", { class: "scx-pattern" },
+      make("caption", {}, `Layer ${layer}, head ${head}`),
+      make("thead", {}, make("tr", {}, make("td"), ...names.map((name) => make("th", { scope: "col" }, make("span", {}, name))))),
+      make("tbody", {}, ...pattern.map((row, query) =>
+        make("tr", { class: query === this.position ? "scx-chosen" : null }, make("th", { scope: "row" }, names[query]), ...cells(row, query))))));
+  }
+}

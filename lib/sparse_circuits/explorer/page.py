@@ -1,0 +1,221 @@
+"""The explorer's page: checks what it is given and writes it as one fragment of HTML, or as one file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from sparse_circuits.checkpoints import write_atomically
+from sparse_circuits.explorer.drawing import draw
+from sparse_circuits.explorer.layout import Layout
+from sparse_circuits.explorer.wiring import Edge, Node
+
+NO_SCRIPT = "Where scripts run, this drawing is live: click an edge to cut it, and the model runs again in the page."
+ASSETS = ("explorer.css", "forward.js", "explorer.js")
+
+
+@dataclass(frozen=True)
+class Explorer:
+    """A circuit that can be cut in the page; notebooks show it as the result of a cell.
+
+    Parameters
+    ----------
+    title : str
+        Its title.
+    body : str
+        The HTML between the style sheet and the script.
+    n_edges, n_nodes : int
+        How many edges and nodes it shows.
+    """
+
+    title: str
+    n_edges: int
+    n_nodes: int
+    body: str = field(repr=False)
+
+    @property
+    def identifier(self) -> str:
+        """Name of this explorer in the page: a hash of its content, so the same circuit always makes the same text."""
+        return hashlib.sha256(self.body.encode()).hexdigest()[:12]
+
+    def html(self) -> str:
+        """Return a fragment of HTML that holds the drawing, the table, the weights, the style and the script."""
+        css, forward, explorer = (files(__package__).joinpath(name).read_text(encoding="utf-8") for name in ASSETS)
+        mount = f"document.querySelectorAll('[data-explorer=\"{self.identifier}\"]:not([data-ready])')"
+        return (
+            f'<section class="sc-explorer tex2jax_ignore mathjax_ignore" data-explorer="{self.identifier}" '
+            f'aria-label="Circuit explorer: {escape(self.title)}">\n<style>\n{css}</style>\n{self.body}\n'
+            f"<script>\n(() => {{\n{forward}\n{explorer}\n"
+            f"{mount}.forEach((host) => {{ host.explorer = new Explorer(host); }});\n}})();\n</script>\n</section>\n"
+        )
+
+    def _repr_html_(self) -> str:
+        return self.html()
+
+    def save(self, path: str | Path) -> Path:
+        """Write a complete HTML file that needs no other file and no network, and return its path.
+
+        The file is written beside its place and moved there, so a reader never sees half of it.
+        """
+        path = Path(path)
+        page = (
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            '<link rel="icon" href="data:,">\n'
+            f"<title>{escape(self.title)}</title>\n"
+            "<style>html{color-scheme:light dark}body{margin:1rem auto;max-width:60rem;padding:0 .75rem}</style>\n"
+            f"</head>\n<body>\n{self.html()}</body>\n</html>\n"
+        )
+        write_atomically(path, page.encode())
+        return path
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt as token numbers, and the right next token if one is known."""
+
+    tokens: list[int]
+    answer: int | None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything that the page shows, checked; `build.explore` says what each field is."""
+
+    title: str
+    config: dict
+    weights: dict[str, dict[str, list]]
+    spelling: list[str]
+    tokens: list[str]
+    prompts: list[Prompt]
+    edges: list[Edge]
+    nodes: list[Node]
+    notes: dict[str, str]
+    channel_names: dict[int, str]
+
+    @property
+    def d_head(self) -> int:
+        return self.config["d_head"]
+
+    def label(self, edge: Edge) -> str:
+        """Return words for an edge: `layer 1, value 0.0 → attention write 4 (answer)`."""
+        ends = (node.words(self.d_head, self.channel_names) for node in (edge.source, edge.target))
+        return f"layer {edge.source.layer}, " + " → ".join(ends)
+
+    def has_entry(self, parameter: str) -> np.ndarray:
+        """Return where a parameter is not zero."""
+        record = self.weights.get(parameter, {"shape": [1, self.config["d_model"]], "index": []})
+        entries = np.zeros(record["shape"], dtype=bool)
+        entries.flat[record["index"]] = True
+        return entries
+
+
+def write_body(contents: Contents) -> str:
+    """Return the HTML of the page between style and script: the drawing, the table of edges and the data."""
+    layout = Layout(
+        edges=contents.edges,
+        node_set=contents.nodes,
+        d_head=contents.d_head,
+        embedding=contents.has_entry("W_E").any(0) | contents.has_entry("W_pos").any(0),
+        unembedding=contents.has_entry("W_U"),
+        biased=contents.has_entry("b_U"),
+        tokens=contents.tokens,
+        channel_names=contents.channel_names,
+    )
+    labels = [contents.label(edge) for edge in contents.edges]
+    tooltips = [f"{label}, weight {edge.weight:.4g}" for label, edge in zip(labels, contents.edges, strict=True)]
+    count = f"{len(contents.edges)} edges and {len(contents.nodes)} nodes"
+    drawing = draw(layout, tooltips, f"{contents.title}: {count}")
+    n_edges, n_nodes = len(contents.edges), len(contents.nodes)
+    return f"""<p class="scx-title">{escape(contents.title)}</p>
+<noscript><p>{NO_SCRIPT}</p></noscript>
+<div class="scx-live scx-prompt"></div>
+<p class="scx-live scx-verdict" role="status"></p>
+<p class="scx-counts"><span class="scx-tally"><b class="scx-kept">{n_edges}</b> of {n_edges} edges kept</span>
+<span class="scx-tally"><b class="scx-touched">{n_nodes}</b> of {n_nodes} nodes in use</span>
+<button type="button" class="scx-live scx-restore" disabled>Restore all</button></p>
+<div class="scx-columns">
+<figure class="scx-figure"><div class="scx-scroll">{drawing}</div>
+<p class="scx-live scx-detail">Point at an edge, or reach it with Tab. Enter or a click cuts it.</p>
+<figcaption>{_legend()}</figcaption></figure>
+<div class="scx-live scx-side"><div class="scx-scroll"><table class="scx-leading">
+<caption>Leading next tokens</caption><thead><tr><td></td><th scope="col">now</th><th scope="col">logit</th>
+<th scope="col">intact</th><th scope="col">logit</th></tr></thead><tbody></tbody></table></div>
+<p class="scx-heading">Where each token looks, in %</p><div class="scx-attention"></div></div>
+</div>
+{_edge_table(contents, labels)}
+<script type="application/json" class="scx-data">{_data(contents, layout, tooltips)}</script>"""
+
+
+def _legend() -> str:
+    """Name the kinds of lines, each with a sample."""
+    samples = (
+        ("scx-edge scx-positive", "M12 3.5v7M8.5 7h7", "edge, weight above 0"),
+        ("scx-edge scx-negative", "M8.5 7h7", "edge, weight below 0"),
+        ("scx-edge scx-positive scx-cut", "M8.5 3.5l7 7m0-7l-7 7", "edge that is cut"),
+        ("", "", "embedding, unembedding, inside a head: not edges"),
+    )
+    keys = [
+        f'<span class="scx-key"><svg width="24" height="14" aria-hidden="true"><g class="{kind}">'
+        + (
+            f'<path class="scx-line" d="M0 7h24"/><circle cx="12" cy="7" r="6"/><path class="scx-sign scx-key-sign" d="{sign}"/>'
+            if kind
+            else '<path class="scx-dotted" d="M0 7h24"/>'
+        )
+        + f"</g></svg> {words}</span>"
+        for kind, sign, words in samples
+    ]
+    rail = '<svg width="24" height="14" aria-hidden="true"><path class="scx-rail" d="M0 7h24"/></svg>'
+    return "".join([*keys, f'<span class="scx-key">{rail} residual stream, one rail per channel: not edges</span>'])
+
+
+def _edge_table(contents: Contents, labels: list[str]) -> str:
+    rows = [
+        f'<tr data-edge="{i}" data-label="{escape(label)}"><th scope="row"><span class="scx-matrix">'
+        f"{edge.parameter.rpartition('.')[2]}</span> {escape(label)}</th><td>{edge.weight:.4g}</td>"
+        f'<td>{escape(contents.notes.get(edge.name, ""))}</td><td class="scx-state">kept</td></tr>'
+        for i, (edge, label) in enumerate(zip(contents.edges, labels, strict=True))
+    ]
+    carries = "what it carries" if contents.notes else ""
+    return (
+        '<div class="scx-scroll"><table class="scx-edges"><caption>All edges, in the order of the forward pass</caption><thead>'
+        f'<tr><th scope="col">edge</th><th scope="col">weight</th><th scope="col">{carries}</th><th scope="col">state</th></tr>'
+        f"</thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _data(contents: Contents, layout: Layout, labels: list[str]) -> str:
+    """Write what the script needs as JSON that no HTML parser takes for a tag."""
+    names = {node: f"{node.hook}[{node.index}]" for node in contents.nodes}
+    touched = {end for edge in contents.edges for end in (edge.source, edge.target)}
+    data = {
+        "config": contents.config,
+        "weights": contents.weights,
+        "vocabulary": contents.tokens,
+        "spelling": contents.spelling,
+        "prompts": [{"tokens": prompt.tokens, "answer": prompt.answer} for prompt in contents.prompts],
+        "heads": [[head.layer, head.number] for head in layout.heads],
+        "nodes": list(names.values()),
+        "alone": [names[node] for node in contents.nodes if node not in touched],
+        "edges": [
+            {
+                "parameter": edge.parameter,
+                "index": edge.index,
+                "weight": edge.weight,
+                "source": f"blocks.{edge.source.layer}.attn.hook_z" if edge.parameter.endswith("W_O") else edge.source.hook,
+                "sourceIndex": edge.source.index,
+                "ends": [names[edge.source], names[edge.target]],
+                "label": label,
+                "note": contents.notes.get(edge.name, ""),
+            }
+            for edge, label in zip(contents.edges, labels, strict=True)
+        ],
+    }
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
