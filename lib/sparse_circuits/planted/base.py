@@ -57,7 +57,7 @@ class PlantedCircuit:
     carries : mapping of str to str
         For every edge of the model, inside the circuit and outside, what it carries.
     exhaustive_tokens : int
-        Up to this many tokens, `every_prompt` lists all valid prompts.
+        The length up to which `every_prompt` and `accuracy` go through all valid prompts unless told otherwise.
     draw : callable
         Draws one valid prompt from a `random.Random`.
     shapes : callable
@@ -121,16 +121,16 @@ class PlantedCircuit:
         Parameters
         ----------
         max_tokens : int, optional
-            `exhaustive_tokens` if not given.
+            `exhaustive_tokens` if not given; at most `n_ctx`.
 
         Raises
         ------
         ValueError
-            If `max_tokens` is above `exhaustive_tokens`.
+            If `max_tokens` is more than the model reads.
         """
         limit = self.exhaustive_tokens if max_tokens is None else max_tokens
-        if limit > self.exhaustive_tokens:
-            raise ValueError(f"max_tokens is {limit}; this list ends at {self.exhaustive_tokens}. Use sample() beyond.")
+        if limit > self.model.cfg.n_ctx:
+            raise ValueError(f"max_tokens is {limit}; the model reads {self.model.cfg.n_ctx} tokens, so ask for fewer.")
         return list(self.shapes(limit))
 
     @torch.no_grad()

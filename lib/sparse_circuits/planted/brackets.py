@@ -11,7 +11,7 @@ from ..graph import weight_graph
 from ..model import TransformerConfig
 from .base import PlantedCircuit, Prompt, compiled
 
-N_CTX = 32
+N_CTX, EXHAUSTIVE_TOKENS = 32, 20
 VOCABULARY = ("x = ", "[", "]", "]]", ", ", "1", "2", "3")
 START, OPEN, CLOSE, CLOSE_BOTH, COMMA, ONE, TWO, THREE = range(8)
 NUMBERS = (ONE, TWO, THREE)
@@ -60,11 +60,11 @@ def planted_bracket_circuit() -> PlantedCircuit:
     carries = {
         f"blocks.0.ln1.hook_normalized[{BRACKET}] -> blocks.0.attn.hook_v[0]": "+1 at `[`, -1 at `]`, -1.5 at `x = `",
         f"blocks.0.attn.hook_v[0] -> blocks.0.hook_attn_out[{DEPTH}]": "the average over all tokens: (depth - 1.5) / n",
-        f"blocks.0.ln2.hook_normalized[{DEPTH}] -> blocks.0.mlp.hook_post[0]": "the threshold: fires if the average is positive",
+        f"blocks.0.ln2.hook_normalized[{DEPTH}] -> blocks.0.mlp.hook_post[0]": "the threshold: fires above zero",
         f"blocks.0.mlp.hook_post[0] -> blocks.0.hook_mlp_out[{NESTED}]": "two brackets are open: say `]]`",
     }
     circuit = Circuit.from_names(weight_graph(model), carries)
-    return PlantedCircuit("brackets", model, circuit, VOCABULARY, CHANNELS, carries, N_CTX, _draw, _shapes)
+    return PlantedCircuit("brackets", model, circuit, VOCABULARY, CHANNELS, carries, EXHAUSTIVE_TOKENS, _draw, _shapes)
 
 
 def _prompt(tokens: tuple[int, ...], depth: int) -> Prompt:
@@ -96,7 +96,11 @@ def _step(tokens: tuple[int, ...], depth: int, token: int) -> tuple[tuple[int, .
 def _draw(generator: random.Random) -> Prompt:
     length = generator.randint(3, N_CTX)
     tokens, depth = (START, OPEN), 1
-    while len(tokens) < length or tokens[-1] in (OPEN, COMMA):
-        choices = (ONE,) if len(tokens) >= N_CTX - 1 else _next(tokens[-1], depth)
+    while len(tokens) < length:
+        choices = _next(tokens[-1], depth)
+        if len(tokens) == length - 1:
+            choices = tuple(token for token in choices if token in (ONE, CLOSE))
+        if not choices:
+            break
         tokens, depth = _step(tokens, depth, generator.choice(choices))
     return _prompt(tuple(generator.choice(NUMBERS) if token == ONE else token for token in tokens), depth)

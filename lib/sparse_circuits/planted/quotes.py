@@ -48,8 +48,8 @@ def planted_quote_circuit() -> PlantedCircuit:
     Unlike the paper's model, this one is compiled by hand, not trained.
 
     A valid prompt is up to three calls, each a name (`print` or `log`), an opening token, one or more words and, but
-    for the last call, a closing token and a newline; at most 16 tokens, which is as many as the model reads. `group` says
-    which quote is open and whether a string of the other kind came before.
+    for the last call, a closing token and a newline; at most 16 tokens, which is as many as the model reads. `group`
+    says which quote is open and whether a string of the other kind came before.
 
     Six more edges do other jobs, so that the circuit is not the whole model: head 1 of layer 1 begins a line with the
     name that was called last, and a neuron of layer 1 ends the line after a closing token.
@@ -91,7 +91,7 @@ def _weights() -> dict[str, dict[tuple[int, ...], float]]:
         "W_U": {(CLOSE, CLOSE_DOUBLE): 8, (CLOSE, CLOSE_SINGLE): -8, (CALL, PRINT): 2, (CALL, LOG): -2}
         | {(LINE, PRINT): 16, (LINE, LOG): 16, (END, NEWLINE): 8, (NAME, OPEN_DOUBLE): 16}
         | {(DOUBLE, HELLO): 16, (SINGLE, HELLO): 16},
-        "b_U": {(AND,): 10},
+        "b_U": {(AND,): 10, (PRINT,): 3},
     }
 
 
