@@ -8,7 +8,6 @@ from pathlib import Path
 import nbformat
 import yaml
 from book_tools.project import ROOT, Book, Notebook
-
 from sparse_circuits.grading import Wrong, grader
 
 NAME = "90_example"
@@ -16,7 +15,7 @@ EXERCISES = ("90.1", "90.2", "90.3", "90.4")
 KINDS = ("count", "debug", "break it", "measure")
 LABELS = {"90.1": 2, "90.2": 3, "90.3": 4, "90.4": 5}
 
-GRADERS = '''
+GRADERS = """
 @sc.grader("90.1")
 @sc.grader("90.2")
 @sc.grader("90.3")
@@ -24,15 +23,21 @@ GRADERS = '''
 def at_least_two(answer):
     if answer < 2:
         raise sc.Wrong("Count both ends.")
-'''
+"""
+
+LIBRARY = """
+def count_edges(weights):
+    return int((weights != 0).sum())
+"""
 
 RESULT = """
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from example_library import count_edges
 
 weights = torch.tensor([[0.0, 1.0, 0.0], [2.0, 0.0, 3.0]])
-edges = sc.claim("example.edges", torch.count_nonzero(weights), how="non-zero weights")
+edges = sc.claim("example.edges", count_edges(weights), how="non-zero weights")
 noise = sc.claim("example.noise", float(torch.randn(4000).std()), tolerance=0.1, how="standard deviation of 4000 draws",
                  control="example.flat")
 sc.claim("example.flat", float(torch.zeros(4).sum()), tolerance=0.01, how="sum of four zeros")
@@ -40,7 +45,8 @@ data = pd.DataFrame({"matrix": ["sparse", "dense"], "edges": [edges, weights.num
 sc.plots.table(data, "Edges of two matrices", measured=["noise"])
 fig, ax = plt.subplots()
 ax.bar(data["matrix"], data["edges"])
-sc.plots.show(fig, alt="Bar chart of the edges of two matrices: the sparse one has half as many", data=data, measured=True)
+alt = "Bar chart of the edges of two matrices: the sparse one has half as many"
+sc.plots.show(fig, alt=alt, data=data, measured=True)
 """
 
 
@@ -69,7 +75,11 @@ def exercise(number: str, kind: str) -> list[nbformat.NotebookNode]:
 
 def question(number: int) -> nbformat.NotebookNode:
     """Return one quiz question with three choices."""
-    choices = {"One": "Not quite: count both rows.", "Three": "Right: one and two make three.", "Six": "No: zeros do not count."}
+    choices = {
+        "One": "Not quite: count both rows.",
+        "Three": "Right: one and two make three.",
+        "Six": "No: zeros do not count.",
+    }
     blocks = "\n".join(
         f"<details><summary>{choice}</summary>\n\n{feedback}\n\n</details>" for choice, feedback in choices.items()
     )
@@ -121,14 +131,21 @@ def make_book(root: Path) -> Book:
     (root / "book" / "index.md").write_text(
         "# A book\n\nStart at [the chapter](../notebooks/90_example.ipynb): **3**<!-- claim:example.edges --> edges.\n"
     )
+    (root / "notebooks" / "example_library.py").write_text(LIBRARY)
     notebook = Notebook(root / "notebooks" / f"{NAME}.ipynb", chapter())
     notebook.write()
     return Book(root)
 
 
 def copy_book(book: Book, root: Path) -> Book:
-    """Return a copy to plant an error in."""
-    shutil.copytree(book.root, root)
+    """Return a copy to plant an error in: notebooks, prose, settings and measurements, no models."""
+    for folder in ("notebooks", "book"):
+        ignore = shutil.ignore_patterns("vendor", ".ipynb_checkpoints", "__pycache__")
+        shutil.copytree(book.root / folder, root / folder, ignore=ignore)
+    (root / "data").mkdir()
+    for file in [*(book.root / "data").glob("*.json"), book.root / "_config.yml", book.root / "README.md"]:
+        if file.exists():
+            shutil.copy(file, root / file.relative_to(book.root))
     return Book(root)
 
 

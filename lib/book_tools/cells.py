@@ -7,6 +7,7 @@ import unicodedata
 
 import nbformat
 
+from book_tools.address import colab_address
 from book_tools.project import KERNEL, LANGUAGE, Book, Notebook, tags
 
 SETUP = """\
@@ -65,7 +66,7 @@ def launch_links(book: Book, notebook: Notebook) -> dict[str, str]:
     owner = book.repository.removeprefix("https://github.com/")
     path = f"notebooks/{notebook.path.name}"
     return {
-        "Open in Colab": f"https://colab.research.google.com/github/{owner}/blob/{book.branch}/{path}",
+        "Open in Colab": colab_address(book, notebook.name),
         "Open in Binder": f"https://mybinder.org/v2/gh/{owner}/{book.branch}?labpath={path.replace('/', '%2F')}",
         "Download": f"{book.repository}/raw/{book.branch}/{path}",
     }

@@ -51,7 +51,7 @@ def _sections(book: Book) -> Iterator[str]:
 
 def _cells(book: Book, notebook: Notebook, claim: Claim, spread: dict | None) -> list[str]:
     unit = f" {claim.unit}" if claim.unit else ""
-    control = f" Compared with <code>{claim.control}</code>." if claim.control else ""
+    control = f"; compared with <code>{claim.control}</code>" if claim.control else ""
     # Plain HTML: the target is an id inside a stored output, which the cross-references of MyST do not know.
     cell = f'<a href="../notebooks/{notebook.name}.html#{anchor(claim.id)}">the cell</a>'
     source = f'<a href="{book.repository}/blob/{book.branch}/notebooks/{notebook.path.name}">the notebook</a>'

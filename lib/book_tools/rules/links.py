@@ -33,7 +33,9 @@ def links_lead_somewhere(book: Book) -> Iterator[Finding]:
             target = link["markdown"] or link["html"]
             if EXTERNAL.match(target):
                 continue
-            fault = _fault(path, unquote(target))
+            # A link that starts with a slash is taken from the root of the book, as Sphinx does.
+            page = book.root / "root" if target.startswith("/") else path
+            fault = _fault(page, unquote(target).lstrip("/"))
             if fault:
                 yield Finding(file, place or line_of(prose, link.start()), f"link {target!r}: {fault}", "mend the link")
 
