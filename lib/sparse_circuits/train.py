@@ -113,10 +113,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.exit(2, f"{parser.prog}: {error}\n")
     output = options.output or Path("runs") / recipe.name
     run = run_recipe(recipe, output, progress=not options.quiet)
-    last = run.log[-1]
-    print(
-        f"{recipe.name}: {last['step']} steps, held-out loss {last['held_out_loss']:.4f} nats per token; {output / 'model'}"
-    )
+    loss = run.log[-1]["held_out_loss"]
+    print(f"{recipe.name}: held-out loss {loss:.4f} nats per token; saved as {output / 'model'}")
 
 
 if __name__ == "__main__":

@@ -6,22 +6,21 @@ optimiser's state, so a run that was killed and resumed ends on the CPU with the
 
 from __future__ import annotations
 
-import json
+import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
-from .checkpoints import CheckpointError, canonical_json, read_folder, write_atomically, write_folder
 from .metrics import next_token_loss
 from .model import Transformer
+from .run_state import read_checkpoint, run_identity, write_checkpoint, write_log
 
-CHECKPOINT_KIND = "training checkpoint"
 BatchSource = Callable[[int], Int[Tensor, "batch pos"]]
 Evaluation = Callable[[Transformer], dict[str, float]]
 
@@ -191,18 +190,16 @@ def train(
     share = _process_share(config, accelerator.process_index, accelerator.num_processes)
     optimizer = _adamw(model, config)
     run = TrainingRun(model)
-    first_step = _resume(run, optimizer, config, directory) if directory else 0
+    first_step = read_checkpoint(model, optimizer, run.log, run_identity(model, config), directory) if directory else 0
     wrapped, optimizer = accelerator.prepare(model.train(), optimizer)
     precision = torch.autocast(accelerator.device.type, torch.bfloat16) if config.bfloat16 else nullcontext()
-    seconds_before, started, losses = (run.log[-1]["seconds"] if run.log else 0.0), time.perf_counter(), []
     bar = tqdm(
-        total=config.steps, initial=first_step, unit="step", disable=not (progress and accelerator.is_main_process)
+        total=config.steps, initial=first_step, unit="step", disable=not progress or not accelerator.is_main_process
     )
+    seconds_before = run.log[-1]["seconds"] if run.log else 0.0
+    started, losses = time.perf_counter(), []
     for step in range(first_step, config.steps):
-        whole = batches(step)
-        if len(whole) != config.batch_size:
-            raise ValueError(f"The batch source gave {len(whole)} sequences, batch_size is {config.batch_size}.")
-        tokens = whole[share].to(accelerator.device)
+        tokens = _whole_batch(batches, step, config)[share].to(accelerator.device)
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate_at(step)
         with precision:
@@ -214,31 +211,39 @@ def train(
         optimizer.zero_grad()
         losses.append(loss.detach())
         done = step + 1
-        if done % config.log_every == 0 or done == config.steps:
-            mean_loss = accelerator.reduce(torch.stack(losses).mean(), reduction="mean").item()
-            if mean_loss != mean_loss or mean_loss in (float("inf"), -float("inf")):
-                raise FloatingPointError(
-                    f"The loss is {mean_loss} at step {done}; lower learning_rate or raise warmup_steps."
-                )
-            losses.clear()
-            run.log.append(
-                {
-                    "step": done,
-                    "tokens": done * config.batch_size * (tokens.shape[1] - 1),
-                    "learning_rate": config.learning_rate_at(step),
-                    "loss": mean_loss,
-                    "seconds": seconds_before + time.perf_counter() - started,
-                    **(_evaluated(model, evaluate) if evaluate else {}),
-                }
-            )
-            bar.set_postfix(loss=f"{mean_loss:.3f}")
         bar.update()
-        if directory and accelerator.is_main_process and (done % config.checkpoint_every == 0 or done == config.steps):
-            _write_checkpoint(run, optimizer, config, directory, done)
+        if done % config.log_every and done < config.steps:
+            continue
+        row = {
+            "step": done,
+            "tokens": done * config.batch_size * logits.shape[1],
+            "learning_rate": config.learning_rate_at(step),
+            "loss": accelerator.reduce(torch.stack(losses).mean(), reduction="mean").item(),
+            "seconds": seconds_before + time.perf_counter() - started,
+        }
+        if not math.isfinite(row["loss"]):
+            raise FloatingPointError(
+                f"The loss is {row['loss']} at step {done}; lower learning_rate or warm up longer."
+            )
+        losses.clear()
+        bar.set_postfix(loss=f"{row['loss']:.3f}")
+        run.log.append(row | (_evaluated(model, evaluate) if evaluate else {}))
+        if not directory or not accelerator.is_main_process:
+            continue
+        write_log(run.log, directory / "log.csv")
+        if done % config.checkpoint_every == 0 or done == config.steps:
+            write_checkpoint(model, optimizer, run.log, run_identity(model, config), directory, done)
     bar.close()
     accelerator.free_memory()
     model.eval()
     return run
+
+
+def _whole_batch(batches: BatchSource, step: int, config: TrainingConfig) -> Int[Tensor, "batch pos"]:
+    tokens = batches(step)
+    if len(tokens) != config.batch_size:
+        raise ValueError(f"The batch source gave {len(tokens)} sequences, batch_size is {config.batch_size}.")
+    return tokens
 
 
 def _process_share(config: TrainingConfig, process: int, processes: int) -> slice:
@@ -266,72 +271,3 @@ def _evaluated(model: Transformer, evaluate: Evaluation) -> dict[str, float]:
         result = evaluate(model)
     model.train()
     return result
-
-
-def _checkpoints(directory: Path) -> list[Path]:
-    return sorted(directory.glob("checkpoint-*"))
-
-
-def _write_checkpoint(run: TrainingRun, optimizer, config: TrainingConfig, directory: Path, step: int) -> None:
-    from safetensors.torch import save
-
-    older = _checkpoints(directory)
-    moments = {
-        f"{moment}.{name}": optimizer.state[weight][moment]
-        for name, weight in run.model.named_parameters()
-        for moment in ("exp_avg", "exp_avg_sq")
-    }
-    files = {
-        "model.safetensors": save(dict(run.model.named_parameters())),
-        "optimizer.safetensors": save(moments),
-        "progress.json": canonical_json({"step": step, "log": run.log, **_identity(run.model, config)}),
-    }
-    write_log(run.log, directory / "log.csv")
-    write_folder(directory / f"checkpoint-{step:08d}", files, CHECKPOINT_KIND)
-    for path in older:
-        for file in sorted(path.iterdir(), key=lambda file: file.name != "manifest.json"):
-            file.unlink()
-        path.rmdir()
-
-
-def _identity(model: Transformer, config: TrainingConfig) -> dict:
-    return json.loads(json.dumps({"training": asdict(config), "model": model.cfg.to_dict()}))
-
-
-def _resume(run: TrainingRun, optimizer: torch.optim.AdamW, config: TrainingConfig, directory: Path) -> int:
-    from safetensors.torch import load
-
-    found = _checkpoints(directory)
-    if not found:
-        return 0
-    path = found[-1]
-    files = read_folder(path, CHECKPOINT_KIND)
-    progress = json.loads(files["progress.json"])
-    identity = _identity(run.model, config)
-    changed = {
-        f"{part}.{key}": (progress[part].get(key), value)
-        for part, fields in identity.items()
-        for key, value in fields.items()
-        if progress[part].get(key) != value
-    }
-    if changed:
-        raise CheckpointError(
-            f"{path} belongs to another run: {changed} (stored, asked for). Give another directory, or delete this one."
-        )
-    weights, moments = load(files["model.safetensors"]), load(files["optimizer.safetensors"])
-    with torch.no_grad():
-        for name, weight in run.model.named_parameters():
-            weight.copy_(weights[name])
-            optimizer.state[weight] = {
-                "step": torch.tensor(float(progress["step"])),
-                **{moment: moments[f"{moment}.{name}"].to(weight.device) for moment in ("exp_avg", "exp_avg_sq")},
-            }
-    run.log.extend(progress["log"])
-    return progress["step"]
-
-
-def write_log(log: list[dict[str, float]], path: Path) -> None:
-    """Write a training log as CSV, atomically: one row per logged step, the keys of the first row as columns."""
-    columns = list(log[0]) if log else []
-    rows = [",".join(columns), *(",".join(f"{row[column]:.6g}" for column in columns) for row in log)]
-    write_atomically(path, ("\n".join(rows) + "\n").encode())

@@ -51,13 +51,15 @@ def is_held_out(name: str) -> bool:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") < HELD_OUT_SHARE * 2**64
 
 
-def source_files(split: str) -> dict[str, str]:
+def source_files(split: str, directory: Path | None = None) -> dict[str, str]:
     """Return the source files of a split.
 
     Parameters
     ----------
     split : {"train", "held_out"}
         One file in sixteen is held out, chosen by the hash of its name.
+    directory : Path, optional
+        The library's folder; that of the running interpreter if not given.
 
     Returns
     -------
@@ -73,7 +75,7 @@ def source_files(split: str) -> dict[str, str]:
     """
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}; choose one of {SPLITS}.")
-    directory = stdlib_directory()
+    directory = directory or stdlib_directory()
     files = {}
     for path in sorted(directory.rglob("*.py")):
         name = path.relative_to(directory).as_posix()
@@ -85,7 +87,6 @@ def source_files(split: str) -> dict[str, str]:
     return files
 
 
-@lru_cache
 def code_tokens(split: str) -> Int[Tensor, " n_tokens"]:
     """Return a split as one stream of tokens, each file led by the start token.
 
@@ -94,6 +95,11 @@ def code_tokens(split: str) -> Int[Tensor, " n_tokens"]:
     ValueError, FileNotFoundError
         As `source_files`.
     """
+    return _encoded(split, stdlib_directory())
+
+
+@lru_cache
+def _encoded(split: str, directory: Path) -> Int[Tensor, " n_tokens"]:
     tokenizer = load_tokenizer()
-    encoded = tokenizer.encode_batch(list(source_files(split).values()))
+    encoded = tokenizer.encode_batch(list(source_files(split, directory).values()))
     return torch.tensor([i for ids in encoded for i in (tokenizer.start_id, *ids)], dtype=torch.int64)
