@@ -202,6 +202,30 @@ def test_text_and_tokens_undo_each_other(planted):
         assert tuple(planted.encode(planted.decode(prompt.tokens))) == prompt.tokens
 
 
+def test_a_text_is_read_as_the_prompt_that_it_is(planted):
+    prompts = planted.sample(300, seed=2) + planted.every_prompt(12)
+    assert [planted.prompt(planted.decode(prompt.tokens)) for prompt in prompts] == prompts
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("quotes", 'print("', "end inside the last string"),
+        ("quotes", 'print("hello")', "end inside the last string"),
+        ("quotes", "print(\"hello')\nlog('bye", "one per line"),
+        ("quotes", 'print("hello world' + " world" * 13, "17 tokens; the model reads 16"),
+        ("brackets", "x = [1, ", "end after an item"),
+        ("brackets", "x = [[1]]", "end after an item"),
+        ("brackets", "x = [1]", "end after an item"),
+        ("brackets", "x = [[[1", "end after an item"),
+        ("brackets", "x = [1" + ", 1" * 15, "33 tokens; the model reads 32"),
+    ],
+)
+def test_texts_that_are_no_prompts_are_refused_with_the_rule(name, text, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        PLANTED[name].prompt(text)
+
+
 def test_wrong_requests_are_refused_with_the_remedy(planted):
     with pytest.raises(ValueError, match="No token begins 'goodbye'"):
         planted.encode("goodbye")

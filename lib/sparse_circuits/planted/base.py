@@ -62,6 +62,10 @@ class PlantedCircuit:
         Draws one valid prompt from a `random.Random`.
     shapes : callable
         Lists the valid prompts of at most so many tokens, up to tokens that the model cannot tell apart.
+    read : callable
+        Makes a `Prompt` of some tokens, or None if they are not a valid prompt.
+    rule : str
+        What a valid prompt is, in words.
     """
 
     name: str
@@ -73,6 +77,8 @@ class PlantedCircuit:
     exhaustive_tokens: int
     draw: Callable[[random.Random], Prompt]
     shapes: Callable[[int], Iterable[Prompt]]
+    read: Callable[[tuple[int, ...]], Prompt | None]
+    rule: str
 
     @property
     def graph(self) -> Graph:
@@ -99,6 +105,24 @@ class PlantedCircuit:
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the text of some tokens."""
         return "".join(self.vocabulary[token] for token in tokens)
+
+    def prompt(self, text: str) -> Prompt:
+        """Return the prompt with this text, with its right and wrong answer.
+
+        Raises
+        ------
+        ValueError
+            If the text is not a valid prompt of this task, or is longer than the model reads.
+        """
+        tokens = tuple(self.encode(text))
+        if len(tokens) > self.model.cfg.n_ctx:
+            raise ValueError(
+                f"{text!r} has {len(tokens)} tokens; the model reads {self.model.cfg.n_ctx}, so shorten it."
+            )
+        prompt = self.read(tokens)
+        if prompt is None:
+            raise ValueError(f"{text!r} is not a valid prompt of this task. {self.rule}")
+        return prompt
 
     def sample(self, n: int, seed: int) -> list[Prompt]:
         """Return `n` valid prompts of any length up to `n_ctx`, drawn with `seed`.

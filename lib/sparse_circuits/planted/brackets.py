@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from math import sqrt
 
@@ -17,6 +18,13 @@ START, OPEN, CLOSE, CLOSE_BOTH, COMMA, ONE, TWO, THREE = range(8)
 NUMBERS = (ONE, TWO, THREE)
 CHANNELS = ("bracket", "ballast", "depth", "nested")
 BRACKET, BALLAST, DEPTH, NESTED = range(4)
+
+
+RULE = "Write x = [1, [2, 3], [1 and the like: end after an item, with one or two brackets open."
+# One letter per token, so that a regular expression can say what a valid prompt is.
+LETTERS = "s[]?,111"
+LIST = r"\[1(,1)*"
+VALID = re.compile(rf"s\[((1|{LIST}\]),)*(1|{LIST}\]?)")
 
 
 def planted_bracket_circuit() -> PlantedCircuit:
@@ -64,12 +72,19 @@ def planted_bracket_circuit() -> PlantedCircuit:
         f"blocks.0.mlp.hook_post[0] -> blocks.0.hook_mlp_out[{NESTED}]": "two brackets are open: say `]]`",
     }
     circuit = Circuit.from_names(weight_graph(model), carries)
-    return PlantedCircuit("brackets", model, circuit, VOCABULARY, CHANNELS, carries, EXHAUSTIVE_TOKENS, _draw, _shapes)
+    return PlantedCircuit(
+        "brackets", model, circuit, VOCABULARY, CHANNELS, carries, EXHAUSTIVE_TOKENS, _draw, _shapes, _read, RULE
+    )
 
 
 def _prompt(tokens: tuple[int, ...], depth: int) -> Prompt:
     right, wrong = (CLOSE, CLOSE_BOTH) if depth == 1 else (CLOSE_BOTH, CLOSE)
     return Prompt(tokens, right, wrong, f"depth {depth}")
+
+
+def _read(tokens: tuple[int, ...]) -> Prompt | None:
+    valid = VALID.fullmatch("".join(LETTERS[token] for token in tokens))
+    return _prompt(tokens, tokens.count(OPEN) - tokens.count(CLOSE)) if valid else None
 
 
 def _next(last: int, depth: int) -> tuple[int, ...]:

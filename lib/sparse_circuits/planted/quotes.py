@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Iterator, Sequence
 from math import sqrt
 
@@ -37,6 +38,15 @@ CHANNELS = (
 DOUBLE, SINGLE, CLOSER, LINE, NAME, WHICH, WORD, POSITION, BALANCE, HERE, KIND, CLOSE, CALL, END = range(14)
 
 
+RULE = (
+    'Write calls such as print("hello world"), one per line, with hello or bye first in each string, '
+    "and end inside the last string, after a word."
+)
+# One letter per token, so that a regular expression can say what a valid prompt is.
+LETTERS = "nndsDSlffwww"
+VALID = re.compile("(n(dfw*D|sfw*S)l)*n[ds]fw*")
+
+
 def planted_quote_circuit() -> PlantedCircuit:
     """Return a two-layer model that closes strings, with the circuit that does it: 13 nodes, 10 edges.
 
@@ -68,7 +78,7 @@ def planted_quote_circuit() -> PlantedCircuit:
     carries = _edges()
     inside = list(carries)[:10]
     circuit = Circuit.from_names(weight_graph(model), inside, nodes=["blocks.1.attn.hook_q[0]"])
-    return PlantedCircuit("quotes", model, circuit, VOCABULARY, CHANNELS, carries, N_CTX, _draw, _shapes)
+    return PlantedCircuit("quotes", model, circuit, VOCABULARY, CHANNELS, carries, N_CTX, _draw, _shapes, _read, RULE)
 
 
 def _weights() -> dict[str, dict[tuple[int, ...], float]]:
@@ -124,12 +134,21 @@ def _edges() -> dict[str, str]:
 
 
 def _prompt(kinds: Sequence[int], names: Sequence[int], words: Sequence[Sequence[int]]) -> Prompt:
-    tokens: list[int] = []
-    for kind, name, text in zip(kinds, names, words, strict=True):
-        tokens += [name, OPENERS[kind], *text, CLOSERS[kind], NEWLINE]
+    calls = zip(kinds, names, words, strict=True)
+    tokens = [t for kind, name, text in calls for t in (name, OPENERS[kind], *text, CLOSERS[kind], NEWLINE)]
+    return _answered(tuple(tokens[:-2]))
+
+
+def _answered(tokens: tuple[int, ...]) -> Prompt:
+    kinds = [OPENERS.index(token) for token in tokens if token in OPENERS]
     last = kinds[-1]
     group = KINDS[last] + (f" after {KINDS[1 - last]}" if 1 - last in kinds else "")
-    return Prompt(tuple(tokens[:-2]), CLOSERS[last], CLOSERS[1 - last], group)
+    return Prompt(tokens, CLOSERS[last], CLOSERS[1 - last], group)
+
+
+def _read(tokens: tuple[int, ...]) -> Prompt | None:
+    valid = VALID.fullmatch("".join(LETTERS[token] for token in tokens))
+    return _answered(tokens) if valid else None
 
 
 def _spare(calls: int, limit: int) -> int:
