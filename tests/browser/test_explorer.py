@@ -158,9 +158,11 @@ def test_every_activation_of_the_page_equals_the_cache(open_explorer) -> None:
     tokens = [0, 3, 1, 6]
     found = host(open_explorer(explore(model, [["a"]], VOCABULARY))).evaluate(CACHE, tokens)
     _, cache = model.run_with_cache(torch.tensor([tokens]))
-    assert len(found) == 2 + 9 * model.cfg.n_layers + 1 - 0
+    assert len(found) == 3 + 9 * model.cfg.n_layers
     for name, values in found.items():
-        torch.testing.assert_close(torch.tensor(values, dtype=torch.float64), cache[name][0].flatten(1), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            torch.tensor(values, dtype=torch.float64), cache[name][0].flatten(1), rtol=0, atol=1e-12
+        )
 
 
 def test_counts_equal_the_circuit(open_explorer, quotes: PlantedCircuit) -> None:
@@ -185,7 +187,9 @@ def test_every_edge_can_be_cut_by_mouse_in_the_drawing(quote_page: Page, quotes:
     expect(quote_page.locator(".scx-kept")).to_have_text("10")
 
 
-def test_cutting_the_named_edge_by_keyboard_breaks_the_answer_and_says_so(quote_page: Page, quotes: PlantedCircuit) -> None:
+def test_cutting_the_named_edge_by_keyboard_breaks_the_answer_and_says_so(
+    quote_page: Page, quotes: PlantedCircuit
+) -> None:
     status = quote_page.get_by_role("status")
     expect(status).to_contain_text("✓ right")
     last = quote_page.locator("g[data-edge]").last
@@ -242,10 +246,16 @@ def test_each_token_shows_its_own_prediction_and_activations(quote_page: Page, q
         button = quote_page.locator(".scx-tokens button").nth(position)
         button.click()
         expect(button).to_be_focused()
-        shown = [quotes.vocabulary[i].replace(" ", "␣").replace("\n", "⏎") for i in (token, logits[0, position].argmax())]
+        shown = [
+            quotes.vocabulary[i].replace(" ", "␣").replace("\n", "⏎") for i in (token, logits[0, position].argmax())
+        ]
         assert button.inner_text().split() == [shown[0], "→", shown[1]]
-        neuron = quote_page.locator(".scx-node[data-hook='blocks.0.mlp.hook_post'][data-index='0'] title").text_content()
-        assert float(neuron.rpartition("= ")[2]) == pytest.approx(float(cache["blocks.0.mlp.hook_post"][0, position, 0]), abs=5e-3)
+        neuron = quote_page.locator(
+            ".scx-node[data-hook='blocks.0.mlp.hook_post'][data-index='0'] title"
+        ).text_content()
+        assert float(neuron.rpartition("= ")[2]) == pytest.approx(
+            float(cache["blocks.0.mlp.hook_post"][0, position, 0]), abs=5e-3
+        )
 
 
 def test_an_own_prompt_runs_and_a_bad_one_says_what_is_wrong(quote_page: Page, quotes: PlantedCircuit) -> None:
@@ -306,7 +316,12 @@ def test_without_scripts_the_circuit_is_still_there(open_explorer, quotes: Plant
 @pytest.mark.parametrize("theme", ["data-theme", "theme"])
 def test_the_theme_of_the_page_wins_over_the_system(open_explorer, quotes: PlantedCircuit, theme: str) -> None:
     explorer = planted_explorer(quotes, quotes.circuit)
-    for system, chosen, dark in (("dark", None, True), ("light", None, False), ("light", "dark", True), ("dark", "light", False)):
+    for system, chosen, dark in (
+        ("dark", None, True),
+        ("light", None, False),
+        ("light", "dark", True),
+        ("dark", "light", False),
+    ):
         page = open_explorer(explorer, color_scheme=system)
         if chosen:
             page.evaluate("([name, value]) => document.documentElement.setAttribute(name, value)", [theme, chosen])

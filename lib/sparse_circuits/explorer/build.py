@@ -75,6 +75,7 @@ def explore(
         prompts=_prompts(prompts, answers, vocabulary, model.cfg.n_ctx),
         edges=edges,
         nodes=[Node.parse(name) for name in circuit.nodes()],
+        n_undrawn=circuit.graph.count_edges() - len(edges),
         notes=_notes(edge_notes or {}, circuit.graph),
         channel_names=dict(channel_names or {}),
     )

@@ -7,7 +7,16 @@ from html import escape
 
 import numpy as np
 
-from sparse_circuits.explorer.layout import BADGE_RADIUS, BOX_HEIGHT, HEAD_HEIGHT, NAME_LINE, NODE_RADIUS, WRITES, Layout, Point
+from sparse_circuits.explorer.layout import (
+    BADGE_RADIUS,
+    BOX_HEIGHT,
+    HEAD_HEIGHT,
+    NAME_LINE,
+    NODE_RADIUS,
+    WRITES,
+    Layout,
+    Point,
+)
 from sparse_circuits.explorer.wiring import HEAD_LOCATIONS, Edge, Node
 
 
@@ -57,7 +66,9 @@ def _not_edges(layout: Layout) -> list[str]:
         if layout.embedding[channel]
     ]
     for box in layout.logits:
-        others = np.setdiff1d(np.arange(layout.unembedding.shape[1]), [other.token for other in layout.logits if other.token is not None])
+        others = np.setdiff1d(
+            np.arange(layout.unembedding.shape[1]), [other.token for other in layout.logits if other.token is not None]
+        )
         columns = layout.unembedding[:, others if box.token is None else [box.token]]
         lines += [
             _dotted((x, layout.norm_y), (box.x, layout.logit_y + BOX_HEIGHT / 2))
@@ -68,7 +79,9 @@ def _not_edges(layout: Layout) -> list[str]:
         inside = [
             node
             for node in layout.nodes
-            if node.layer == head.layer and node.location in HEAD_LOCATIONS and node.index // layout.d_head == head.number
+            if node.layer == head.layer
+            and node.location in HEAD_LOCATIONS
+            and node.index // layout.d_head == head.number
         ]
         lines += [_dotted(layout.nodes[node], (layout.nodes[node][0], head.y)) for node in inside]
     return lines
@@ -103,25 +116,30 @@ def _heads(layout: Layout) -> list[str]:
         f'transform="translate({head.left:g} {head.y - HEAD_HEIGHT / 2:g})">'
         f"<title>layer {head.layer}, head {head.number}: where the chosen token looks</title>"
         f'<rect width="{head.right - head.left:g}" height="{HEAD_HEIGHT:g}" rx="5"/>'
-        f'<text x="5" y="10">head {head.number} looks at</text><g class="scx-strip"></g></g>'
+        f'<text x="5" y="10">head {head.number}</text><g class="scx-strip"></g></g>'
         for head in layout.heads
     ]
 
 
 def _edges(layout: Layout, labels: list[str]) -> list[str]:
-    widths = _line_widths(layout.edges)
-    parts = []
-    for i, (edge, (x, y), width) in enumerate(zip(layout.edges, layout.badges, widths, strict=True)):
+    """Draw each edge as a wire and, above all wires, the mark that carries its sign and takes the focus."""
+    wires, marks = [], []
+    for i, (edge, (x, y), width) in enumerate(
+        zip(layout.edges, layout.badges, _line_widths(layout.edges), strict=True)
+    ):
+        sign = "scx-positive" if edge.weight > 0 else "scx-negative"
         curve = _curve(layout.start(edge), layout.nodes[edge.target])
         bars = f"M{x - 3.5:g} {y:g}h7" + (f"M{x:g} {y - 3.5:g}v7" if edge.weight > 0 else "")
-        parts.append(
-            f'<g class="scx-edge {"scx-positive" if edge.weight > 0 else "scx-negative"}" data-edge="{i}">'
-            f'<title>{escape(labels[i])}</title><path class="scx-hit" d="{curve}"/>'
-            f'<path class="scx-line" d="{curve}" style="stroke-width:{width:.1f}"/>'
+        wires.append(
+            f'<g class="scx-wire {sign}" data-wire="{i}"><path class="scx-hit" d="{curve}"/>'
+            f'<path class="scx-line" d="{curve}" style="stroke-width:{width:.1f}"/></g>'
+        )
+        marks.append(
+            f'<g class="scx-edge {sign}" data-edge="{i}"><title>{escape(labels[i])}</title>'
             f'<circle cx="{x:g}" cy="{y:g}" r="{BADGE_RADIUS:g}"/><path class="scx-sign" d="{bars}"/>'
             f'<path class="scx-cross" d="M{x - 3.5:g} {y - 3.5:g}l7 7m0-7l-7 7"/></g>'
         )
-    return parts
+    return [*wires, *marks]
 
 
 def _line_widths(edges: list[Edge]) -> list[float]:

@@ -1,7 +1,7 @@
 // The page of one circuit: draws what `forward` computes into the elements that Python wrote, and cuts edges.
 
 const LEADING = 4;
-const quoted = (token) => `“${token}”`;
+const code = (token) => make("code", {}, token);
 
 function formatNumber(value) {
   const size = Math.abs(value);
@@ -35,7 +35,7 @@ function readPrompt(text, spelling, shown) {
   for (let rest = text.replaceAll("\\n", "\n"); rest; ) {
     const match = forms.find(([form]) => rest.startsWith(form));
     if (match) tokens.push(match[1]);
-    else if (rest[0].trim()) throw new Error(`No token of this model begins ${quoted(rest)}. Its tokens are: ${shown.join("  ")}`);
+    else if (rest[0].trim()) throw new Error(`No token of this model begins “${rest}”. Its tokens are: ${shown.join("  ")}`);
     rest = rest.slice(match ? match[0].length : 1);
   }
   return tokens;
@@ -48,7 +48,7 @@ class Explorer {
     this.intact = unpackWeights(this.weights);
     this.weights = Object.fromEntries(Object.entries(this.intact).map(([name, values]) => [name, values.slice()]));
     this.cut = new Set();
-    this.marks = [...host.querySelectorAll("[data-hook]")].map((mark) => ({
+    this.values = [...host.querySelectorAll("[data-hook]")].map((mark) => ({
       mark, hook: mark.dataset.hook, index: Number(mark.dataset.index), title: mark.querySelector("title").textContent,
     }));
     this.buildPrompt();
@@ -71,7 +71,7 @@ class Explorer {
 
   buildPrompt() {
     const own = make("option", { value: "own" }, "your own prompt");
-    this.select = make("select", { onchange: () => this.choose(this.select.value) },
+    this.select = make("select", { "aria-label": "Prompt", onchange: () => this.choose(this.select.value) },
       ...this.prompts.map((prompt, i) => make("option", { value: i }, this.spell(prompt.tokens))), own);
     this.input = make("input", { type: "text", spellcheck: "false", autocomplete: "off", autocapitalize: "off" });
     this.problem = make("p", { class: "scx-problem", role: "alert" });
@@ -134,9 +134,10 @@ class Explorer {
 
   buildEdges() {
     this.part("svg").setAttribute("role", "group");
-    this.lines = [...this.host.querySelectorAll("g[data-edge]")];
+    this.marks = [...this.host.querySelectorAll("g[data-edge]")];
+    this.wires = [...this.host.querySelectorAll("g[data-wire]")];
     this.rows = [...this.host.querySelectorAll("tr[data-edge]")];
-    this.lines.forEach((line, i) => {
+    this.marks.forEach((line, i) => {
       line.setAttribute("role", "button");
       line.setAttribute("tabindex", "0");
       line.setAttribute("aria-label", "Cut " + line.querySelector("title").textContent);
@@ -147,9 +148,9 @@ class Explorer {
       row.querySelector(".scx-state").replaceChildren(button);
       return button;
     });
-    [this.lines, this.buttons].forEach((list) => list.forEach((target, i) =>
+    [this.marks, this.wires, this.buttons].forEach((list) => list.forEach((target, i) =>
       target.addEventListener("click", () => this.toggle(i))));
-    [this.lines, this.rows].forEach((list) => list.forEach((target, i) => {
+    [this.marks, this.wires, this.rows].forEach((list) => list.forEach((target, i) => {
       for (const type of ["pointerenter", "focusin"]) target.addEventListener(type, () => this.point(i));
     }));
   }
@@ -157,7 +158,7 @@ class Explorer {
   onKey(event, i) {
     const step = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1 }[event.key];
     if (event.key === "Enter" || event.key === " ") this.toggle(i);
-    else if (step) this.lines[(i + step + this.lines.length) % this.lines.length].focus();
+    else if (step) this.marks[(i + step + this.marks.length) % this.marks.length].focus();
     else return;
     event.preventDefault();
   }
@@ -182,13 +183,15 @@ class Explorer {
 
   /** Say of one edge what it is and what it carries at the chosen token. */
   point(i) {
-    const { source, sourceIndex, label, note, weight } = this.edges[i];
+    const { source, sourceIndex, label, weight } = this.edges[i];
     const activation = this.now.cache[source][this.position][sourceIndex];
-    const carries = this.cut.has(i) ? "is cut and carries nothing"
-      : `carries ${formatNumber(activation)} × ${formatNumber(weight)} = ${formatNumber(activation * weight)}`;
+    const carries = this.cut.has(i) ? "is cut and carries nothing."
+      : `carries ${formatNumber(activation)} × ${formatNumber(weight)} = ${formatNumber(activation * weight)}.`;
+    const note = this.rows[i].querySelector(".scx-note").cloneNode(true);
     this.part("detail").replaceChildren(make("strong", {}, label),
-      ` At token ${this.position + 1}, ${quoted(this.vocabulary[this.tokens[this.position]])}, it ${carries}. ${note}`);
-    [this.lines, this.rows].forEach((list) => list.forEach((item, j) => item.classList.toggle("scx-pointed", i === j)));
+      `At token ${this.position + 1}, `, code(this.vocabulary[this.tokens[this.position]]), `, this edge ${carries}`,
+      make("span", {}, ...note.childNodes));
+    [this.marks, this.wires, this.rows].forEach((list) => list.forEach((item, j) => item.classList.toggle("scx-pointed", i === j)));
   }
 
   // ---- what the model does now
@@ -214,16 +217,16 @@ class Explorer {
     this.edges.forEach(({ source, sourceIndex }, i) => {
       const cut = this.cut.has(i);
       const idle = Math.abs(this.now.cache[source][this.position][sourceIndex]) < 1e-3;
-      for (const item of [this.lines[i], this.rows[i]]) item.classList.toggle("scx-cut", cut);
-      this.lines[i].classList.toggle("scx-idle", idle);
-      for (const button of [this.lines[i], this.buttons[i]]) button.setAttribute("aria-pressed", cut);
+      for (const item of [this.marks[i], this.wires[i], this.rows[i]]) item.classList.toggle("scx-cut", cut);
+      this.wires[i].classList.toggle("scx-idle", idle);
+      for (const button of [this.marks[i], this.buttons[i]]) button.setAttribute("aria-pressed", cut);
       this.buttons[i].textContent = cut ? "✕ cut" : "kept";
     });
     const kept = this.edges.filter((_, i) => !this.cut.has(i));
     const touched = new Set(kept.flatMap(({ ends }) => ends));
     this.part("kept").textContent = kept.length;
     this.part("touched").textContent = this.nodes.filter((node) => touched.has(node) || this.alone.includes(node)).length;
-    this.part("restore").disabled = !this.cut.size;
+    this.part("restore").setAttribute("aria-disabled", !this.cut.size);
   }
 
   showTokens() {
@@ -246,11 +249,11 @@ class Explorer {
     const judged = this.answer !== null && this.position === this.tokens.length - 1;
     const right = best === (judged ? this.answer : intact);
     const verdict = judged ? (right ? "✓ right" : "✗ wrong") : (right ? "= as intact" : "≠ intact");
-    const wanted = right ? "" : judged ? `, the answer is ${quoted(this.vocabulary[this.answer])}`
-      : `, the intact model says ${quoted(this.vocabulary[intact])}`;
+    const wanted = right ? [] : judged ? ["; the answer is ", code(this.vocabulary[this.answer])]
+      : ["; the intact model says ", code(this.vocabulary[intact])];
     this.part("verdict").classList.toggle("scx-bad", !right);
-    this.part("verdict").replaceChildren(make("strong", {}, verdict),
-      ` Next token ${quoted(this.vocabulary[best])}, ${formatShare(shares[best])}${wanted}. `, make("span", {}, action));
+    this.part("verdict").replaceChildren(make("strong", {}, verdict), " next token ", code(this.vocabulary[best]),
+      ` ${formatShare(shares[best])}`, ...wanted, ". ", make("span", {}, action));
   }
 
   showLeading() {
@@ -286,7 +289,7 @@ class Explorer {
   }
 
   showNodes() {
-    for (const { mark, hook, index, title } of this.marks) {
+    for (const { mark, hook, index, title } of this.values) {
       const value = this.now.cache[hook][this.position][index];
       const text = formatNumber(value);
       mark.style.setProperty("--scx-a", Math.abs(value) / (1 + Math.abs(value)));
@@ -303,8 +306,11 @@ class Explorer {
     for (const box of this.host.querySelectorAll(".scx-head")) {
       const row = pattern(box.dataset.layer, box.dataset.head)[this.position];
       const step = (box.dataset.width - 10) / this.tokens.length;
+      const most = row.indexOf(Math.max(...row));
+      const where = row[most] > 0.5 ? `→ ${this.vocabulary[this.tokens[most]].slice(0, 8)} ${Math.round(100 * row[most])} %` : "spreads";
+      box.querySelector("text").textContent = `head ${box.dataset.head} ${where}`;
       box.querySelector(".scx-strip").replaceChildren(...this.tokens.map((_, source) => {
-        const height = 1 + 15 * (row[source] ?? 0);
+        const height = 1 + 14 * (row[source] ?? 0);
         const bar = document.createElementNS(SVG, "rect");
         Object.entries({ x: 5 + source * step, y: 29 - height, width: Math.max(1, step - 2), height })
           .forEach(([name, value]) => bar.setAttribute(name, value));

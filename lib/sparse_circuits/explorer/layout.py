@@ -14,7 +14,7 @@ from sparse_circuits.explorer.wiring import HEAD_LOCATIONS, Edge, Node
 LEFT, RIGHT = 64.0, 12.0
 ROW, BLOCK_GAP = 50.0, 42.0
 MINIMUM_WIDTH = 344.0
-BOX_HEIGHT, HEAD_HEIGHT, HEAD_MINIMUM_WIDTH = 24.0, 32.0, 86.0
+BOX_HEIGHT, HEAD_HEIGHT, HEAD_MINIMUM_WIDTH = 24.0, 32.0, 100.0
 NODE_RADIUS, BADGE_RADIUS = 8.0, 7.0
 LETTER_WIDTH, MAX_LOGIT_BOXES = 7.4, 9
 NAME_LINE, NAME_LETTERS = 10.5, 9
@@ -95,7 +95,9 @@ class Layout:
         channels = sorted({node.index for node in self.node_set if node.location in READS + WRITES})
         boxes = self._logit_boxes(channels)
         layers = sorted({node.layer for node in self.node_set})
-        inner = [self._slots(layer, places, channels) for layer in layers for places in (HEAD_LOCATIONS, ("mlp.hook_post",))]
+        inner = [
+            self._slots(layer, places, channels) for layer in layers for places in (HEAD_LOCATIONS, ("mlp.hook_post",))
+        ]
         slots = max(len(channels), *map(len, inner))
         room = max(slots * (46.0 if slots <= 6 else 38.0), sum(width + 6 for _, width in boxes))
         self.width = max(MINIMUM_WIDTH, LEFT + RIGHT + room)
@@ -132,7 +134,9 @@ class Layout:
         return slots
 
     def _pull(self, node: Node, channels: list[int]) -> float:
-        touched = [e.source.index if e.target == node else e.target.index for e in self.edges if node in (e.source, e.target)]
+        touched = [
+            e.source.index if e.target == node else e.target.index for e in self.edges if node in (e.source, e.target)
+        ]
         return sum(map(channels.index, touched)) / len(touched) if touched else 0.0
 
     def _logit_boxes(self, channels: list[int]) -> list[tuple[int | None, float]]:

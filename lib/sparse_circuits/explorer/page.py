@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
@@ -97,6 +98,7 @@ class Contents:
     prompts: list[Prompt]
     edges: list[Edge]
     nodes: list[Node]
+    n_undrawn: int
     notes: dict[str, str]
     channel_names: dict[int, str]
 
@@ -130,7 +132,7 @@ def write_body(contents: Contents) -> str:
         channel_names=contents.channel_names,
     )
     labels = [contents.label(edge) for edge in contents.edges]
-    tooltips = [f"{label}, weight {edge.weight:.4g}" for label, edge in zip(labels, contents.edges, strict=True)]
+    tooltips = [f"{label}, weight {_number(edge.weight)}" for label, edge in zip(labels, contents.edges, strict=True)]
     count = f"{len(contents.edges)} edges and {len(contents.nodes)} nodes"
     drawing = draw(layout, tooltips, f"{contents.title}: {count}")
     n_edges, n_nodes = len(contents.edges), len(contents.nodes)
@@ -140,12 +142,13 @@ def write_body(contents: Contents) -> str:
 <p class="scx-live scx-verdict" role="status"></p>
 <p class="scx-counts"><span class="scx-tally"><b class="scx-kept">{n_edges}</b> of {n_edges} edges kept</span>
 <span class="scx-tally"><b class="scx-touched">{n_nodes}</b> of {n_nodes} nodes in use</span>
-<button type="button" class="scx-live scx-restore" disabled>Restore all</button></p>
+<button type="button" class="scx-live scx-restore">Restore all</button></p>
 <div class="scx-columns">
 <figure class="scx-figure"><div class="scx-scroll">{drawing}</div>
-<p class="scx-live scx-detail">Point at an edge, or reach it with Tab. Enter or a click cuts it.</p>
-<figcaption>{_legend()}</figcaption></figure>
-<div class="scx-live scx-side"><div class="scx-scroll"><table class="scx-leading">
+<figcaption>{_legend(contents)}</figcaption></figure>
+<div class="scx-live scx-side"><p class="scx-detail"><strong>Cut an edge</strong>Click a line, or reach it with Tab and press Enter.
+A second time restores it. Pale lines carry nothing at the chosen token; choose another token above.</p>
+<div class="scx-scroll"><table class="scx-leading">
 <caption>Leading next tokens</caption><thead><tr><td></td><th scope="col">now</th><th scope="col">logit</th>
 <th scope="col">intact</th><th scope="col">logit</th></tr></thead><tbody></tbody></table></div>
 <p class="scx-heading">Where each token looks, in %</p><div class="scx-attention"></div></div>
@@ -154,8 +157,8 @@ def write_body(contents: Contents) -> str:
 <script type="application/json" class="scx-data">{_data(contents, layout, tooltips)}</script>"""
 
 
-def _legend() -> str:
-    """Name the kinds of lines, each with a sample."""
+def _legend(contents: Contents) -> str:
+    """Name the kinds of lines, each with a sample, and what is not drawn."""
     samples = (
         ("scx-edge scx-positive", "M12 3.5v7M8.5 7h7", "edge, weight above 0"),
         ("scx-edge scx-negative", "M8.5 7h7", "edge, weight below 0"),
@@ -173,14 +176,16 @@ def _legend() -> str:
         for kind, sign, words in samples
     ]
     rail = '<svg width="24" height="14" aria-hidden="true"><path class="scx-rail" d="M0 7h24"/></svg>'
-    return "".join([*keys, f'<span class="scx-key">{rail} residual stream, one rail per channel: not edges</span>'])
+    keys.append(f'<span class="scx-key">{rail} residual stream, one rail per channel: not edges</span>')
+    left_out = f" {contents.n_undrawn} more edges run but are not drawn." if contents.n_undrawn else ""
+    return "".join(keys) + f"<span>Not drawn: channels that no edge here touches.{left_out}</span>"
 
 
 def _edge_table(contents: Contents, labels: list[str]) -> str:
     rows = [
         f'<tr data-edge="{i}" data-label="{escape(label)}"><th scope="row"><span class="scx-matrix">'
-        f"{edge.parameter.rpartition('.')[2]}</span> {escape(label)}</th><td>{edge.weight:.4g}</td>"
-        f'<td>{escape(contents.notes.get(edge.name, ""))}</td><td class="scx-state">kept</td></tr>'
+        f"{edge.parameter.rpartition('.')[2]}</span> {escape(label)}</th><td>{_number(edge.weight)}</td>"
+        f'<td class="scx-note">{_with_code(contents.notes.get(edge.name, ""))}</td><td class="scx-state">kept</td></tr>'
         for i, (edge, label) in enumerate(zip(contents.edges, labels, strict=True))
     ]
     carries = "what it carries" if contents.notes else ""
@@ -189,6 +194,15 @@ def _edge_table(contents: Contents, labels: list[str]) -> str:
         f'<tr><th scope="col">edge</th><th scope="col">weight</th><th scope="col">{carries}</th><th scope="col">state</th></tr>'
         f"</thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}".replace("-", "−")
+
+
+def _with_code(note: str) -> str:
+    """Escape a note and set what stands between backticks as code."""
+    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(note))
 
 
 def _data(contents: Contents, layout: Layout, labels: list[str]) -> str:
@@ -209,11 +223,12 @@ def _data(contents: Contents, layout: Layout, labels: list[str]) -> str:
                 "parameter": edge.parameter,
                 "index": edge.index,
                 "weight": edge.weight,
-                "source": f"blocks.{edge.source.layer}.attn.hook_z" if edge.parameter.endswith("W_O") else edge.source.hook,
+                "source": f"blocks.{edge.source.layer}.attn.hook_z"
+                if edge.parameter.endswith("W_O")
+                else edge.source.hook,
                 "sourceIndex": edge.source.index,
                 "ends": [names[edge.source], names[edge.target]],
                 "label": label,
-                "note": contents.notes.get(edge.name, ""),
             }
             for edge, label in zip(contents.edges, labels, strict=True)
         ],
