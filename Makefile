@@ -33,6 +33,7 @@ book: $(SITE) ## build the site from the stored outputs and say where to open it
 # A full build every time something changed: an incremental one does not repeat the warnings of pages it skips.
 $(SITE): .venv/installed $(SITE_SOURCES)
 	$(VENV_PYTHON) -m book_tools.assets
+	$(VENV_PYTHON) -m book_tools.claims_page
 	.venv/bin/jupyter-book build . --toc book/_toc.yml -W -n --keep-going --all
 	@touch $@
 

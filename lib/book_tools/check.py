@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 REPORTS = ROOT / "_build" / "reports"
 PYTEST = (sys.executable, "-m", "pytest")
-NBVAL_OPTIONS = "--nbval --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 300"
+NBVAL_OPTIONS = "--nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 300"
 NBVAL = (*PYTEST, *NBVAL_OPTIONS.split(), "notebooks/")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 TWO_THREADS = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
