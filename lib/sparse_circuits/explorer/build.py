@@ -58,8 +58,8 @@ def explore(
     Raises
     ------
     ValueError
-        If the model is too big to draw or has no edge, if the vocabulary has the wrong length or names a token twice, if
-        a prompt is empty, too long or has an unknown token, or if a note names no edge of the model.
+        If the model is too big to draw or has no edge, if the vocabulary has the wrong length or names a token twice,
+        if a prompt is empty, too long or has an unknown token, or if a note names no edge of the model.
     """
     circuit = whole_circuit(model) if circuit is None else circuit
     _check_size(model, circuit)
@@ -90,12 +90,12 @@ def _check_size(model: Transformer, circuit: Circuit) -> None:
         raise ValueError("There is no edge to draw: give a model, or a circuit, with non-zero weights.")
     if n_edges > MAX_EDGES:
         raise ValueError(
-            f"There are {n_edges} edges and the explorer draws at most {MAX_EDGES}; give a smaller circuit=, or prune first."
+            f"There are {n_edges} edges and the explorer draws at most {MAX_EDGES}; give a smaller circuit."
         )
     n_weights = sum(int(weight.count_nonzero()) for weight in model.parameters())
     if n_weights > MAX_WEIGHTS:
         raise ValueError(
-            f"The model has {n_weights} non-zero weights and the page holds at most {MAX_WEIGHTS}; give a smaller model."
+            f"The model has {n_weights} non-zero weights the page holds at most {MAX_WEIGHTS}; give a smaller model."
         )
 
 

@@ -47,8 +47,9 @@ def draw(layout: Layout, edge_labels: list[str], title: str) -> str:
 
 
 def _bands(layout: Layout) -> list[str]:
+    width = layout.width - 6
     bands = [
-        f'<rect class="scx-band" x="3" y="{top + 3:g}" width="{layout.width - 6:g}" height="{bottom - top - 6:g}" rx="8"/>'
+        f'<rect class="scx-band" x="3" y="{top + 3:g}" width="{width:g}" height="{bottom - top - 6:g}" rx="8"/>'
         f'<text class="scx-band-name" transform="translate(15 {(top + bottom) / 2:g}) rotate(-90)">{name}</text>'
         for name, top, bottom in layout.bands
     ]
@@ -112,8 +113,8 @@ def _ends(layout: Layout) -> list[str]:
 
 def _heads(layout: Layout) -> list[str]:
     return [
-        f'<g class="scx-head" data-layer="{head.layer}" data-head="{head.number}" data-width="{head.right - head.left:g}" '
-        f'transform="translate({head.left:g} {head.y - HEAD_HEIGHT / 2:g})">'
+        f'<g class="scx-head" data-layer="{head.layer}" data-head="{head.number}" '
+        f'data-width="{head.right - head.left:g}" transform="translate({head.left:g} {head.y - HEAD_HEIGHT / 2:g})">'
         f"<title>layer {head.layer}, head {head.number}: where the chosen token looks</title>"
         f'<rect width="{head.right - head.left:g}" height="{HEAD_HEIGHT:g}" rx="5"/>'
         f'<text x="5" y="10">head {head.number}</text><g class="scx-strip"></g></g>'

@@ -1,4 +1,4 @@
-"""Where everything stands in the drawing of a circuit: tokens at the bottom, logits at the top, one rail per channel."""
+"""Where everything stands in the drawing of a circuit: tokens below, logits above, one rail per channel."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class Layout:
         return [node for node in self.node_set if node.layer == layer and node.location in locations]
 
     def _slots(self, layer: int, locations: tuple[str, ...], channels: list[int]) -> list[Node | None]:
-        """Order a row between two rows of rails: head by head with a gap between, or neurons near the rails they touch."""
+        """Order a row that is not on rails: head by head with gaps between, or neurons near the rails they touch."""
         row = self._row(layer, locations)
         if locations != HEAD_LOCATIONS:
             return sorted(row, key=lambda node: (self._pull(node, channels), node))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
 from importlib.resources import files
@@ -146,8 +145,9 @@ def write_body(contents: Contents) -> str:
 <div class="scx-columns">
 <figure class="scx-figure"><div class="scx-scroll">{drawing}</div>
 <figcaption>{_legend(contents)}</figcaption></figure>
-<div class="scx-live scx-side"><p class="scx-detail"><strong>Cut an edge</strong>Click a line, or reach it with Tab and press Enter.
-A second time restores it. Pale lines carry nothing at the chosen token; choose another token above.</p>
+<div class="scx-live scx-side"><p class="scx-detail"><strong>Cut an edge</strong>Click a line, or reach it with Tab
+and press Enter. A second time restores it. Pale lines carry nothing at the chosen token;
+choose another token above.</p>
 <div class="scx-scroll"><table class="scx-leading">
 <caption>Leading next tokens</caption><thead><tr><td></td><th scope="col">now</th><th scope="col">logit</th>
 <th scope="col">intact</th><th scope="col">logit</th></tr></thead><tbody></tbody></table></div>
@@ -168,7 +168,8 @@ def _legend(contents: Contents) -> str:
     keys = [
         f'<span class="scx-key"><svg width="24" height="14" aria-hidden="true"><g class="{kind}">'
         + (
-            f'<path class="scx-line" d="M0 7h24"/><circle cx="12" cy="7" r="6"/><path class="scx-sign scx-key-sign" d="{sign}"/>'
+            f'<path class="scx-line" d="M0 7h24"/><circle cx="12" cy="7" r="6"/>'
+            f'<path class="scx-sign scx-key-sign" d="{sign}"/>'
             if kind
             else '<path class="scx-dotted" d="M0 7h24"/>'
         )
@@ -190,8 +191,10 @@ def _edge_table(contents: Contents, labels: list[str]) -> str:
     ]
     carries = "what it carries" if contents.notes else ""
     return (
-        '<div class="scx-scroll"><table class="scx-edges"><caption>All edges, in the order of the forward pass</caption><thead>'
-        f'<tr><th scope="col">edge</th><th scope="col">weight</th><th scope="col">{carries}</th><th scope="col">state</th></tr>'
+        '<div class="scx-scroll"><table class="scx-edges">'
+        "<caption>All edges, in the order of the forward pass</caption>"
+        '<thead><tr><th scope="col">edge</th><th scope="col">weight</th>'
+        f'<th scope="col">{carries}</th><th scope="col">state</th></tr>'
         f"</thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 

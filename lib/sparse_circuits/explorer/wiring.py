@@ -103,7 +103,7 @@ def find_edges(model: Transformer, circuit: Circuit) -> list[Edge]:
 
 
 def nonzero_weights(model: Transformer) -> dict[str, dict[str, list]]:
-    """Return each parameter as its shape, the flat indices of its non-zero entries and their values, exact in float64."""
+    """Return each parameter as its shape, the flat indices of its non-zero entries and their exact values."""
     weights = {}
     for name, parameter in model.named_parameters():
         values = parameter.detach().cpu().double().numpy()
