@@ -27,16 +27,21 @@ _EXPORTS = {
     "data_path": "checkpoints",
     "load_model": "checkpoints",
     "save_model": "checkpoints",
+    "Explorer": "explorer",
+    "explore": "explorer",
     "Circuit": "circuit",
     "Overlap": "circuit",
     "random_circuit": "controls",
     "cut_edges": "editing",
     "keep_edges": "editing",
+    "set_edge": "editing",
     "Graph": "graph",
     "weight_graph": "graph",
     "PlantedCircuit": "planted",
     "planted_bracket_circuit": "planted",
     "planted_quote_circuit": "planted",
+    "attention_heads": "vis",
+    "colored_tokens": "vis",
 }
 
 # Modules that are used by their own name, as in `sc.plots.show(...)`.
