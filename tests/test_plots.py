@@ -10,8 +10,8 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
-from bs4 import BeautifulSoup
 import sparse_circuits as sc
+from bs4 import BeautifulSoup
 from sparse_circuits import plots
 
 matplotlib.use("Agg")

@@ -81,7 +81,7 @@ def quiz_gives_feedback(book: Book, notebook: Notebook) -> Iterator[Finding]:
     if len(starts) != QUESTIONS:
         remedy = f"write {QUESTIONS} questions headed '### Question 1' and so on"
         yield Finding(notebook.path.name, "quiz", f"the quiz has {len(starts)} questions", remedy)
-    for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(source)], strict=True), start=1):
+    for number, (start, end) in enumerate(zip(starts, [*starts, len(source)][1:], strict=True), start=1):
         choices = list(DETAILS.finditer(source[start:end]))
         right = [choice for choice in choices if RIGHT.match(_plain(choice["body"]))]
         if len(choices) < 2 or len(right) != 1:
@@ -98,7 +98,7 @@ def _exercises(notebook: Notebook) -> Iterator[tuple[str, list[nbformat.Notebook
     """Yield (id, cells) for each exercise card and the cells up to the next one."""
     cells = part(notebook, "exercises")
     starts = [index for index, cell in enumerate(cells) if "exercise-card" in tags(cell)]
-    for start, end in zip(starts, [*starts[1:], len(cells)], strict=False):
+    for start, end in zip(starts, [*starts, len(cells)][1:], strict=True):
         title = EXERCISE_TITLE.search(cells[start].source)
         yield (title["id"] if title else "?"), cells[start:end]
 
