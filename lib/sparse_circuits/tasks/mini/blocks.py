@@ -234,7 +234,7 @@ def choice_of_value(scope: Scope) -> list[Statement]:
     name, level = scope.fresh(kind), scope.level
     before = dict(scope.kinds)
     first = indented(scope, lambda: [assign(scope, name, yes)])
-    scope.kinds = before
+    scope.kinds = dict(before)
     second = indented(scope, lambda: [assign(scope, name, no)])
     unbind = Piece("", "bind", (name, type_of(before[name]))) if name in before else Piece("", "unbind", name)
     pieces = [

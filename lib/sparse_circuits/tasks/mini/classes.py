@@ -7,7 +7,7 @@ from .blocks import free_name
 from .definitions import BLANK, define, give_back, parameters
 from .expressions import expression
 from .literals import number, text
-from .pieces import Piece, body, bracket, code, header, line, separated
+from .pieces import Piece, bracket, code, line, scoped, separated
 from .scope import Expression, Scope
 from .statements import Statement, assign, show_all
 
@@ -65,8 +65,7 @@ def class_with_use(scope: Scope) -> list[Statement]:
         lambda deep: [give_back(method_value(deep, fields, kind), deep.level)],
     )
     pieces = [
-        *header(scope.level, code(f"class {name}")),
-        *body({}, [*start.pieces, Piece("\n"), *other.pieces]),
+        *scoped(scope.level, code(f"class {name}"), {}, [*start.pieces, Piece("\n"), *other.pieces]),
         Piece("", "bind", (name, "type")),
     ]
     scope.kinds[name] = "type"

@@ -115,7 +115,7 @@ def comprehension(scope: Scope) -> Expression:
     work = OPERATIONS[symbol]
     head = code(f"{variable_name} {symbol} {amount}")
     over = [*code(f" for {variable_name} in range"), *bracket("(", code(str(end)))]
-    choice = draw.below(5)
+    choice = draw.below(6)
     if choice == 0:
         # 0 passes the filter, so that the list is never empty.
         divisor = draw.between(2, 3)
@@ -140,5 +140,10 @@ def comprehension(scope: Scope) -> Expression:
         ]
         return Expression(
             bracket("{", pieces), "dict[str,int]", lambda names: {word: len(word) for word in names[source]}
+        )
+    if choice == 4:
+        entries = [*code(f"{variable_name}: "), *head, *over]
+        return Expression(
+            bracket("{", entries), "dict[int,int]", lambda names: {i: work(i, amount) for i in range(end)}
         )
     return Expression(bracket("[", [*head, *over]), "list[int]", lambda names: [work(i, amount) for i in range(end)])

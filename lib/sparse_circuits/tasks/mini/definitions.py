@@ -8,7 +8,7 @@ from ..draw import pool
 from .blocks import branches, for_loop, free_name, indented
 from .expressions import OPERATIONS, expression, integer, invoke
 from .literals import call, display, number, phrase, text
-from .pieces import Piece, body, bracket, code, header, line, literal, separated, string
+from .pieces import Piece, bracket, code, header, line, literal, scoped, separated, string
 from .scope import Expression, Function, Scope
 from .statements import Signal, Statement, assign, joined, run_all, show_all, simple
 
@@ -84,8 +84,7 @@ def define(
 
     heading = [*code(f"def {name}"), *bracket("(", separated(signature))]
     pieces = [
-        *header(scope.level, heading),
-        *body(bound, [*document, *joined(block)]),
+        *scoped(scope.level, heading, bound, [*document, *joined(block)]),
         Piece("", "bind", (name, "function")),
     ]
     scope.kinds[name] = "function"

@@ -84,9 +84,10 @@ def header(level: int, inside: Sequence[Piece], binds: Iterable[tuple[str, str]]
     return [Piece(INDENT * level, "line", level), *inside, *(Piece("", "bind", bind) for bind in binds), Piece(":\n")]
 
 
-def body(bound: Mapping[str, str], inside: Sequence[Piece]) -> list[Piece]:
-    """Return the body of a function or class, in a scope of its own that starts with the names `bound`."""
-    return [Piece("", "enter", dict(bound)), *inside, Piece("", "leave")]
+def scoped(level: int, inside: Sequence[Piece], bound: Mapping[str, str], body: Sequence[Piece]) -> list[Piece]:
+    """Return a header and the body of a function or class; its own scope starts at the colon with the names `bound`."""
+    opening = [Piece(INDENT * level, "line", level), *inside, Piece("", "enter", dict(bound)), Piece(":\n")]
+    return [*opening, *body, Piece("", "leave")]
 
 
 def text_of(pieces: Iterable[Piece]) -> str:
@@ -113,7 +114,8 @@ class Truth:
         included. Blank lines and comments carry the level of the statement before.
     bound : tuple of mapping str to str, length pos
         The names bound in the current scope, each with the name of its type. A statement binds at its newline, a
-        block's header at its colon. Inside a function the scope is its parameters and local names.
+        block's header at its colon. A function or class has a scope of its own from its colon to its last newline: a
+        function's parameters and local names, a class's methods.
     """
 
     quote: np.ndarray
