@@ -95,7 +95,7 @@ def _check_size(model: Transformer, circuit: Circuit) -> None:
     n_weights = sum(int(weight.count_nonzero()) for weight in model.parameters())
     if n_weights > MAX_WEIGHTS:
         raise ValueError(
-            f"The model has {n_weights} non-zero weights the page holds at most {MAX_WEIGHTS}; give a smaller model."
+            f"The model has {n_weights} non-zero weights, the page holds at most {MAX_WEIGHTS}; give a smaller model."
         )
 
 
