@@ -7,10 +7,12 @@ import io
 import sys
 import tokenize
 
-SAFE = (
-    "abs bool dict enumerate float int isinstance len list map max min print range repr reversed round set sorted "
-    "str sum tuple type zip True False None ValueError TypeError KeyError __build_class__"
-).split()
+from sparse_circuits.tasks.draw import pool
+
+SAFE = pool(
+    "abs bool dict enumerate float int isinstance len list map max min print range repr reversed round set "
+    "sorted str sum tuple type zip True False None ValueError TypeError KeyError __build_class__ "
+)
 LEVELS = {tokenize.INDENT: 1, tokenize.DEDENT: -1}
 SILENT = {tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER, tokenize.NL, tokenize.COMMENT}
 

@@ -3,13 +3,14 @@
 import ast
 import hashlib
 import os
+import random
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
 from python_oracle import execute, line_starts, scan, scopes_at_lines
-
 from sparse_circuits.tasks import MiniPython, mini_python_tokens
 from sparse_circuits.tasks.draw import Draw
 from sparse_circuits.tasks.mini.pieces import code
@@ -91,7 +92,18 @@ def test_programs_are_many_and_use_the_language():
     found = {type(node).__name__ for program in made for node in ast.walk(ast.parse(program.text))}
     assert set(CONSTRUCTS.split()) <= found
     joined = "\n".join(program.text for program in made)
-    for idiom in ("while True:", "return True", "= set()", ".add(", 'f"', "f'", "else:", "elif ", "enumerate(", "=None"):
+    for idiom in (
+        "while True:",
+        "return True",
+        "= set()",
+        ".add(",
+        'f"',
+        "f'",
+        "else:",
+        "elif ",
+        "enumerate(",
+        "=None",
+    ):
         assert idiom in joined, idiom
     depths = [int(program.truth.depth.max()) for program in made]
     assert max(depths) >= 4
@@ -146,7 +158,7 @@ def test_the_token_stream_is_the_programs_behind_start_tokens():
     assert torch.equal(stream[:1000], mini_python_tokens(1000, seed=3))
     starts = (stream == tokenizer.start_id).nonzero().flatten().tolist()
     assert starts[0] == 0
-    texts = [tokenizer.decode(stream[a + 1 : b]) for a, b in zip(starts, starts[1:], strict=False)]
+    texts = [tokenizer.decode(stream[a + 1 : b]) for a, b in pairwise(starts)]
     assert texts == [program.text for program in programs(len(texts), seed=3)]
 
 
@@ -164,8 +176,6 @@ def test_bad_input_is_refused():
 
 
 def test_draws_follow_the_documented_generator():
-    import random
-
     uniform = random.Random("a:1").random
     draw = Draw("a", 1)
     assert [draw.below(10) for _ in range(50)] == [int(uniform() * 10) for _ in range(50)]

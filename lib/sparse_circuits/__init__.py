@@ -42,6 +42,12 @@ _EXPORTS = {
     "planted_quote_circuit": "planted",
     "attention_heads": "vis",
     "colored_tokens": "vis",
+    "CONTRAST_TASKS": "tasks",
+    "ContrastBatch": "tasks",
+    "MiniPython": "tasks",
+    "contrast_pairs": "tasks",
+    "mini_python_tokens": "tasks",
+    "two_way_task_loss": "metrics",
 }
 
 # Modules that are used by their own name, as in `sc.plots.show(...)`.

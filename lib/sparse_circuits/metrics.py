@@ -65,3 +65,72 @@ def stream_loss(model: nn.Module, stream: Int[Tensor, " n_tokens"], length: int,
         for batch in windows.split(batch_size)
     ]
     return sum(losses) / len(windows)
+
+
+def two_way_task_loss(
+    logits_positive: Float[Tensor, "n d_vocab"] | Float[Tensor, "n pos d_vocab"],
+    logits_negative: Float[Tensor, "n d_vocab"] | Float[Tensor, "n pos d_vocab"],
+    answer_positive: Int[Tensor, " n"],
+    answer_negative: Int[Tensor, " n"],
+    position: Int[Tensor, " n"] | None = None,
+) -> Float[Tensor, ""]:
+    """Return the cross-entropy over the two candidate tokens alone, in nats per prompt; chance is ln 2.
+
+    The mean over the 2 n prompts: a positive prompt should give `answer_positive` and not `answer_negative`, a
+    negative prompt the reverse. All other logits are ignored. The code released with arXiv 2511.13653
+    (`last_token_contrast_loss_fn`) adds the two halves instead of averaging them, and its authors note that every
+    stored loss is therefore off by a factor of two; compare with half of such a value.
+
+    Parameters
+    ----------
+    logits_positive, logits_negative : float tensor, shape (n, d_vocab) or (n, pos, d_vocab)
+        Logits of the positive and negative prompts, at the answer position or at all positions.
+    answer_positive, answer_negative : int tensor, shape (n,)
+        Ids of the two candidates of each pair.
+    position : int tensor, shape (n,), optional
+        The answer position of each pair (`ContrastBatch.position`); needed where the logits have all positions.
+
+    Returns
+    -------
+    float tensor, shape ()
+        Mean loss in nats, differentiable.
+
+    Raises
+    ------
+    ValueError
+        If the shapes disagree, or `position` is missing or superfluous.
+
+    Examples
+    --------
+    >>> logits = torch.zeros(3, 10)
+    >>> round(two_way_task_loss(logits, logits, torch.tensor([1, 1, 1]), torch.tensor([2, 2, 2])).item(), 4)
+    0.6931
+    """
+    if logits_positive.shape != logits_negative.shape:
+        raise ValueError(
+            f"logits_positive has shape {tuple(logits_positive.shape)} and logits_negative "
+            f"{tuple(logits_negative.shape)}; give the prompts of a pair the same length."
+        )
+    if logits_positive.ndim != (2 if position is None else 3):
+        raise ValueError(
+            f"logits have shape {tuple(logits_positive.shape)} and position is "
+            f"{'missing' if position is None else 'given'}; give logits (n, d_vocab) alone, "
+            "or logits (n, pos, d_vocab) with position (n,)."
+        )
+    n = len(logits_positive)
+    for name, ids in (("answer_positive", answer_positive), ("answer_negative", answer_negative)):
+        if ids.shape != (n,):
+            raise ValueError(f"{name} has shape {tuple(ids.shape)}, the logits are for {n} pairs; give shape ({n},).")
+    if position is not None:
+        if position.shape != (n,):
+            raise ValueError(f"position has shape {tuple(position.shape)}; give shape ({n},).")
+        rows = torch.arange(n, device=logits_positive.device)
+        logits_positive, logits_negative = logits_positive[rows, position], logits_negative[rows, position]
+    candidates = torch.stack([answer_positive, answer_negative], dim=-1)
+    right_minus_wrong = torch.cat(
+        [
+            logits_positive.gather(-1, candidates) @ logits_positive.new_tensor([1.0, -1.0]),
+            logits_negative.gather(-1, candidates) @ logits_negative.new_tensor([-1.0, 1.0]),
+        ]
+    )
+    return F.softplus(-right_minus_wrong).mean()

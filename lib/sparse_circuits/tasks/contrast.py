@@ -84,7 +84,9 @@ def contrast_pairs(
     tokenizer : CodeTokenizer, optional
         The shipped tokenizer unless given.
     split : {"train", "test"}
-        The splits share no variable name, no word inside strings and no template.
+        The splits share no variable name, no word inside strings, and none of the functions, classes, block headers
+        and file names that a task draws from; `current` in task 4 is the exception. The shapes of the prompts are
+        the same.
     longest : int
         Most tokens of a prompt, the start token included; longer pairs are drawn anew.
 

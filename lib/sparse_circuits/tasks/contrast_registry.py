@@ -15,7 +15,7 @@ SPLITS = ("train", "test")
 # Each is one token of the shipped tokenizer, with and without a space before it.
 NAMES = pool(
     "action args base block buffer child code command config content context copy count current data date default end "
-    "error event extra filename first flags frame func group header headers host index item key last level limit line "
+    "error event extra filename first flags frame func group header headers host index item key last level line "
     "lines link local log match member message method mode module msg name names node object offset option options "
     "other out output package parent pattern pos prefix process res result root server size source spec stack start "
     "state stream tag target thread time token top url user value version width work a b c d k m n p u v w x y z"
@@ -50,7 +50,7 @@ class Pair(NamedTuple):
 
 
 class Material:
-    """Names, words and templates of one split; the splits share none.
+    """Names, words and other material of one split; the splits share none.
 
     Parameters
     ----------
