@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparse_circuits.circuit import Circuit
 from sparse_circuits.controls import random_circuit
-from sparse_circuits.editing import cut_edges, keep_edges
+from sparse_circuits.editing import cut_edges, keep_edges, set_edge
 from sparse_circuits.graph import as_matrix, as_weight, weight_graph
 from sparse_circuits.model import Transformer, TransformerConfig
 
@@ -126,6 +126,19 @@ def test_cut_and_keep_zero_exactly_the_named_weights(seed, data):
     for name, bias in cut_model.named_parameters():
         if ".W_" not in name:
             assert torch.equal(bias, before[name])
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=seeds, weight=st.floats(-3, 3), data=st.data())
+def test_set_edge_changes_one_weight_of_a_copy(seed, weight, data):
+    model = sparse_model(seed)
+    expected = edges_by_loops(model)
+    edge = data.draw(st.sampled_from(sorted(expected)))
+    changed = {name: w for name, w in (expected | {edge: weight}).items() if w != 0}
+    assert edges_by_loops(set_edge(model, edge, weight)) == changed
+    assert edges_by_loops(model) == expected
+    with pytest.raises(ValueError, match="give a finite number"):
+        set_edge(model, edge, float("nan"))
 
 
 def test_cutting_an_edge_equals_taking_its_product_out_of_the_activation():

@@ -1,4 +1,4 @@
-"""Edit a copy of a model edge by edge: cut named edges, or keep a circuit and cut the rest.
+"""Edit a copy of a model edge by edge: cut named edges, keep a circuit and cut the rest, or change one weight.
 
 Introduced in chapter 0. An edge is cut by setting its weight to zero; biases, embeddings and the unembedding stay.
 """
@@ -6,13 +6,14 @@ Introduced in chapter 0. An edge is cut by setting its weight to zero; biases, e
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
 
 from .circuit import Circuit, listed
-from .graph import Masks, as_weight, weight_graph
+from .graph import Masks, as_matrix, as_weight, weight_graph
 
 if TYPE_CHECKING:
     from .model import Transformer
@@ -56,6 +57,35 @@ def keep_edges(model: Transformer, circuit: Circuit) -> Transformer:
         If the circuit's matrices do not have the shapes of the model's.
     """
     return _with_only(model, circuit.edge_masks)
+
+
+@torch.no_grad()
+def set_edge(model: Transformer, edge: str, weight: float) -> Transformer:
+    """Return a copy of the model in which one edge has another weight.
+
+    Parameters
+    ----------
+    model : Transformer
+        Left as it is.
+    edge : str
+        Name of an edge of the model.
+    weight : float
+        Its new weight; 0 cuts it.
+
+    Raises
+    ------
+    ValueError
+        If there is no such edge, or the weight is not finite.
+    """
+    matrix, i, j = weight_graph(model).find_edge(edge)
+    if not math.isfinite(weight):
+        raise ValueError(f"The weight of {edge} is {weight}; give a finite number.")
+    edited = copy.deepcopy(model)
+    parameter = edited.get_parameter(matrix)
+    entries = as_matrix(matrix, parameter).clone()
+    entries[i, j] = weight
+    parameter.copy_(as_weight(matrix, entries, model.cfg.n_heads))
+    return edited
 
 
 @torch.no_grad()

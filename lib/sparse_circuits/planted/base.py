@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..circuit import Circuit
@@ -161,7 +161,8 @@ class PlantedCircuit:
     def logits(self, prompts: Sequence[Prompt], model: Transformer | None = None) -> Float[Tensor, "prompt d_vocab"]:
         """Return the logits after the last token of each prompt, of the planted model or of another one.
 
-        Shorter prompts are filled up on the right, which a causal model at the last token of the prompt cannot see.
+        Shorter prompts are filled up on the right, which a causal model at the last token of the prompt cannot see. For
+        the same reason a prompt that begins a longer one is read off that one's run.
 
         Raises
         ------
@@ -173,14 +174,9 @@ class PlantedCircuit:
             raise ValueError("There are no prompts; give at least one, for example sample(100, seed=0).")
         if model.cfg.d_vocab != len(self.vocabulary):
             raise ValueError(f"The model knows {model.cfg.d_vocab} tokens; this task has {len(self.vocabulary)}.")
-        tokens = torch.zeros(len(prompts), max(len(p.tokens) for p in prompts), dtype=torch.long)
-        for row, prompt in zip(tokens, prompts, strict=True):
-            row[: len(prompt.tokens)] = torch.tensor(prompt.tokens)
-        ends = torch.tensor([len(prompt.tokens) - 1 for prompt in prompts])
-        rows = []
-        for part, end in zip(tokens.split(BATCH), ends.split(BATCH), strict=True):
-            rows.append(model(part.to(model.W_U.device)).cpu()[torch.arange(len(end)), end])
-        return torch.cat(rows)
+        tokens, rows, ends = _packed(tuple(prompts))
+        parts = [model(part.to(model.W_U.device)).cpu() for part in tokens.split(BATCH)]
+        return torch.cat(parts)[rows, ends]
 
     def answers(self, prompts: Sequence[Prompt], model: Transformer | None = None) -> list[int]:
         """Return the token with the largest logit after each prompt."""
@@ -206,6 +202,24 @@ class PlantedCircuit:
     @cached_property
     def _longest_first(self) -> list[int]:
         return sorted(range(len(self.vocabulary)), key=lambda token: -len(self.vocabulary[token]))
+
+
+@lru_cache(maxsize=16)
+def _packed(
+    prompts: tuple[Prompt, ...],
+) -> tuple[Int[Tensor, "run pos"], Int[Tensor, " prompt"], Int[Tensor, " prompt"]]:
+    """Return the sequences to run, and for each prompt its sequence and the place of its last token there."""
+    runs: list[tuple[int, ...]] = []
+    run_of = {}
+    for tokens in sorted({prompt.tokens for prompt in prompts}, reverse=True):
+        # In this order a sequence comes right after those that it begins, so only the latest run can hold it.
+        if not runs or runs[-1][: len(tokens)] != tokens:
+            runs.append(tokens)
+        run_of[tokens] = len(runs) - 1
+    longest = max(map(len, runs))
+    padded = torch.tensor([run + (0,) * (longest - len(run)) for run in runs])
+    rows = torch.tensor([run_of[prompt.tokens] for prompt in prompts])
+    return padded, rows, torch.tensor([len(prompt.tokens) - 1 for prompt in prompts])
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from ..graph import weight_graph
 from ..model import TransformerConfig
 from .base import PlantedCircuit, Prompt, compiled
 
-N_CTX, EXHAUSTIVE_TOKENS = 32, 20
+N_CTX, EXHAUSTIVE_TOKENS = 32, 16
 VOCABULARY = ("x = ", "[", "]", "]]", ", ", "1", "2", "3")
 START, OPEN, CLOSE, CLOSE_BOTH, COMMA, ONE, TWO, THREE = range(8)
 NUMBERS = (ONE, TWO, THREE)
