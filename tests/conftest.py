@@ -4,7 +4,9 @@ import pytest
 from book_tools.notebooks import execute
 from book_tools.project import Book
 from book_tools.spreads import update
-from example_book import make_book, register_graders
+from example_book import copy_book, make_book, register_graders
+
+REAL_CHAPTERS = [notebook.name for notebook in Book().notebooks()]
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +30,13 @@ def executed_book(tmp_path_factory) -> Book:
         },
     )
     return book
+
+
+@pytest.fixture(params=["example", *REAL_CHAPTERS])
+def planted(request, tmp_path, executed_book):
+    """A copy of a book, and the name of the chapter in it to plant an error in."""
+    if request.param == "example":
+        register_graders()
+        book = copy_book(executed_book, tmp_path / "copy")
+        return book, book.notebooks()[0].name
+    return copy_book(Book(), tmp_path / "copy"), request.param

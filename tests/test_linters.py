@@ -1,105 +1,30 @@
-"""Planted errors: each is planted in a copy of the example book and of every real chapter, and must be found."""
+"""Planted errors in prose, cells and outputs: in a copy of the example book and of every real chapter."""
 
 import copy
-import json
 from decimal import ROUND_HALF_EVEN, Decimal
 
 import pytest
 from book_tools.linters import BOOK_RULES, NOTEBOOK_RULES, findings
 from book_tools.linters import main as lint
-from book_tools.project import Book, Notebook
-from book_tools.rules import Finding, without_code
-from book_tools.rules.prose import BOLD, CLAIM_TAG, rounded_like
+from book_tools.project import Book
+from book_tools.rules import without_code
+from book_tools.rules.prose import rounded_like
 from example_book import copy_book, register_graders
 from hypothesis import given
 from hypothesis import strategies as st
 from nbformat.v4 import new_output
-
-REAL_CHAPTERS = [notebook.name for notebook in Book().notebooks()]
-
-
-@pytest.fixture(params=["example", *REAL_CHAPTERS])
-def planted(request, tmp_path, executed_book):
-    """A copy of a book, and the name of the chapter in it to plant an error in."""
-    if request.param == "example":
-        register_graders()
-        book = copy_book(executed_book, tmp_path / "copy")
-        return book, book.notebooks()[0].name
-    return copy_book(Book(), tmp_path / "copy"), request.param
-
-
-def edit(book: Book, name: str, change) -> None:
-    """Change the cells of a notebook as an author's editor would; no generated part is refreshed."""
-    notebook = book.notebooks([name])[0]
-    change(notebook)
-    notebook.write()
-
-
-def found(book: Book, rule: str, name: str = "") -> list[Finding]:
-    """Return what one rule finds, in one file if it is named."""
-    return [finding for finding in findings(book, rule) if finding.file.startswith(name)]
-
-
-def assert_caught(book: Book, name: str, rule: str, change) -> None:
-    """Assert that a rule is content before a change and not after it."""
-    before = found(book, rule, name)
-    edit(book, name, change)
-    after = found(book, rule, name)
-    assert not before
-    assert after
-    assert all(finding.message and finding.remedy and finding.where for finding in after)
-
-
-def first(notebook: Notebook, fits):
-    """Return the first cell that `fits`."""
-    return next(cell for cell in notebook.cells if fits(cell))
-
-
-def first_code(notebook: Notebook):
-    """Return the first code cell that has an output."""
-    return first(notebook, lambda cell: cell.cell_type == "code" and cell.outputs)
-
-
-def first_figure(notebook: Notebook):
-    """Return the first cell that shows a picture made by `plots.show`."""
-    return first(notebook, lambda cell: cell.metadata.get("mystnb"))
-
-
-def add_markdown(source: str):
-    """Return a change that adds a line of markdown to the hook."""
-
-    def change(notebook: Notebook) -> None:
-        next(notebook.tagged("hook"))["source"] += f"\n\n{source}"
-
-    return change
-
-
-def add_code(source: str):
-    """Return a change that adds a line of code to the cell after the set-up."""
-
-    def change(notebook: Notebook) -> None:
-        cell = first(notebook, lambda cell: cell.cell_type == "code" and "setup" not in cell.metadata.get("tags", []))
-        cell["source"] += f"\n{source}"
-
-    return change
-
-
-def print_line(text: str):
-    """Return a change that adds a line to the stored output of a cell."""
-
-    def change(notebook: Notebook) -> None:
-        first_code(notebook).outputs.append(new_output("stream", name="stdout", text=text))
-
-    return change
-
-
-def change_number(notebook: Notebook) -> None:
-    """Raise the first digit of the first claimed number of the prose."""
-    cell = first(notebook, lambda cell: cell.cell_type == "markdown" and CLAIM_TAG.search(cell.source))
-    bold = next(match for match in BOLD.finditer(cell.source) if match["tag"])
-    place = next(index for index in range(bold.start("text"), bold.end("text")) if cell.source[index].isdigit())
-    digit = str((int(cell.source[place]) + 1) % 10)
-    cell["source"] = cell.source[:place] + digit + cell.source[place + 1 :]
+from planting import (
+    add_code,
+    add_markdown,
+    assert_caught,
+    change_number,
+    edit,
+    first,
+    first_code,
+    first_figure,
+    found,
+    print_line,
+)
 
 
 def test_the_example_book_has_no_findings(executed_book):
@@ -287,129 +212,6 @@ def test_marks_that_hide_cells_are_caught(planted, mark, times):
 
 def test_a_large_notebook_is_caught(planted):
     assert_caught(*planted, "is_small", print_line("x" * 400_000))
-
-
-def drop(tag: str):
-    """Return a change that deletes the first cell with a tag."""
-
-    def change(notebook: Notebook) -> None:
-        notebook.cells.remove(next(notebook.tagged(tag)))
-
-    return change
-
-
-def replace_in(tag: str, old: str, new: str):
-    """Return a change of the text of every cell with a tag."""
-
-    def change(notebook: Notebook) -> None:
-        for cell in notebook.tagged(tag):
-            cell["source"] = cell.source.replace(old, new)
-
-    return change
-
-
-@pytest.mark.parametrize(
-    ("rule", "change"),
-    [
-        ("parts_in_order", drop("lies")),
-        ("parts_in_order", lambda notebook: notebook.cells.reverse()),
-        ("hook_is_short", add_markdown("word " * 121)),
-        ("objectives_name_exercises", replace_in("objectives", "Exercise", "Exercise 55.5 and")),
-        ("objectives_name_exercises", replace_in("objectives", "- ", "")),
-        ("predictions_precede_results", drop("predict")),
-        ("recap_and_reading", replace_in("recap", ".", ",")),
-        ("recap_and_reading", drop("reading")),
-        ("exercises_are_numbered", replace_in("exercise-card", "### Exercise", "### Example")),
-        ("exercises_are_numbered", drop("exercise-card")),
-        ("exercises_are_complete", drop("exercise")),
-        ("exercises_are_complete", drop("solution")),
-        ("exercises_are_complete", replace_in("hints", "Hint 2", "Hint")),
-        ("exercises_are_complete", replace_in("solution", "sc.grade", "print")),
-        ("exercises_are_complete", replace_in("exercise-card", "minutes", "hours")),
-        ("exercises_have_graders", replace_in("solution", '.1"', '.99"')),
-        ("quiz_gives_feedback", drop("quiz")),
-        ("quiz_gives_feedback", replace_in("quiz", "<details>", "<div>")),
-    ],
-)
-def test_an_incomplete_chapter_is_caught(planted, rule, change):
-    assert_caught(*planted, rule, change)
-
-
-def test_a_solution_that_does_not_pass_is_caught(planted):
-    def fail(notebook):
-        next(notebook.tagged("solution"))["outputs"] = []
-
-    assert_caught(*planted, "exercises_are_complete", fail)
-
-
-def test_a_tolerance_narrower_than_its_spread_is_caught(planted):
-    book, name = planted
-    claims = json.loads((book.root / "data" / "claims.json").read_text())
-    spreads = book.measurements("spreads")
-    moving = next(key for key, claim in claims.items() if claim["notebook"] == name and claim["low"] < claim["high"])
-    spreads[moving] |= {"max": claims[moving]["high"] + abs(claims[moving]["high"]) * 1e-3 + 1e-9}
-    assert not found(book, "tolerances_are_measured")
-    book.write_measurements("spreads", spreads)
-    assert [finding.where for finding in found(book, "tolerances_are_measured")] == [moving]
-
-
-def test_an_exact_claim_that_moves_is_caught(executed_book, tmp_path):
-    book = copy_book(executed_book, tmp_path / "copy")
-    spreads = book.measurements("spreads")
-    spreads["example.edges"] |= {"min": 2}
-    book.write_measurements("spreads", spreads)
-    assert [finding.where for finding in found(book, "tolerances_are_measured")] == ["example.edges"]
-
-
-def test_a_spread_that_was_never_measured_is_caught(planted):
-    book, _ = planted
-    book.write_measurements("spreads", {})
-    assert len(found(book, "tolerances_are_measured")) == len(book.ledger())
-
-
-def test_a_ledger_that_differs_from_the_stored_output_is_caught(planted):
-    book, name = planted
-    path = book.root / "data" / "claims.json"
-    claims = json.loads(path.read_text())
-    changed = next(key for key, claim in claims.items() if claim["notebook"] == name)
-    claims[changed] |= {key: claims[changed][key] + 1 for key in ("value", "low", "high")}
-    path.write_text(json.dumps(claims))
-    assert [finding.where for finding in found(book, "entries_have_cells")] == [changed]
-
-
-def test_a_claim_that_left_its_cell_is_caught(planted):
-    book, name = planted
-    claim = next(claim for claim in book.ledger() if claim.notebook == name)
-    edit(book, name, lambda notebook: first(notebook, lambda cell: cell.id == claim.cell).update(id="renamed"))
-    assert claim.id in [finding.where for finding in found(book, "entries_have_cells")]
-
-
-def test_a_shown_claim_that_is_not_recorded_is_caught(planted):
-    book, name = planted
-    (book.root / "data" / "claims.json").write_text("{}")
-    assert found(book, "outputs_are_recorded", name)
-
-
-def test_a_result_that_does_not_clear_its_control_is_caught(executed_book, tmp_path):
-    book = copy_book(executed_book, tmp_path / "copy")
-    ledger = book.ledger()
-    assert ledger["example.noise"].control == "example.flat"
-    assert not found(book, "results_clear_their_controls")
-    path = book.root / "data" / "claims.json"
-    claims = json.loads(path.read_text())
-    claims["example.flat"]["high"] = 0.95
-    path.write_text(json.dumps(claims))
-    assert [finding.where for finding in found(book, "results_clear_their_controls")] == ["example.noise"]
-
-
-@pytest.mark.parametrize("measure", ["run_seconds", "peak_memory_mb"])
-def test_a_broken_budget_is_caught(planted, measure):
-    book, name = planted
-    budgets = book.measurements("budgets")
-    budgets[name][measure] = 1e6
-    assert not found(book, "budgets_are_kept", name)
-    book.write_measurements("budgets", budgets)
-    assert found(book, "budgets_are_kept", name)
 
 
 @pytest.mark.parametrize(
