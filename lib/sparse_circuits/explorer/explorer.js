@@ -26,16 +26,19 @@ function make(tag, attributes = {}, ...children) {
 }
 
 /**
- * Split a typed prompt into token numbers: at each place the longest token that fits, as it is spelled or as it is shown
- * (␣ and ⏎ stand for space and line break). White space that begins no token is skipped.
+ * Split a typed prompt into token numbers: at each place the longest token that fits, as it is spelled or as it is
+ * shown (␣ and ⏎ stand for space and line break). White space that begins no token is skipped.
  */
 function readPrompt(text, spelling, shown) {
-  const forms = [...spelling, ...shown].map((form, i) => [form, i % spelling.length]).sort((a, b) => b[0].length - a[0].length);
+  const forms = [...spelling, ...shown].map((form, i) => [form, i % spelling.length]);
+  forms.sort((a, b) => b[0].length - a[0].length);
   const tokens = [];
   for (let rest = text.replaceAll("\\n", "\n"); rest; ) {
     const match = forms.find(([form]) => rest.startsWith(form));
     if (match) tokens.push(match[1]);
-    else if (rest[0].trim()) throw new Error(`No token of this model begins “${rest}”. Its tokens are: ${shown.join("  ")}`);
+    else if (rest[0].trim()) {
+      throw new Error(`No token of this model begins “${rest}”. Its tokens are: ${shown.join("  ")}`);
+    }
     rest = rest.slice(match ? match[0].length : 1);
   }
   return tokens;
@@ -76,8 +79,9 @@ class Explorer {
     this.input = make("input", { type: "text", spellcheck: "false", autocomplete: "off", autocapitalize: "off" });
     this.problem = make("p", { class: "scx-problem", role: "alert" });
     const edit = (tokens) => { this.input.value = this.spell(tokens); this.readOwn(); };
-    const chips = this.vocabulary.map((token, id) =>
-      make("button", { type: "button", "aria-label": `append token ${token}`, onclick: () => edit([...this.tokens, id]) }, token));
+    const chips = this.vocabulary.map((token, id) => make("button", {
+      type: "button", "aria-label": `append token ${token}`, onclick: () => edit([...this.tokens, id]),
+    }, token));
     this.builder = make("details", { class: "scx-builder" },
       make("summary", {}, "Build your own prompt"),
       make("form", { onsubmit: (event) => { event.preventDefault(); this.readOwn(); } },
@@ -87,7 +91,8 @@ class Explorer {
         make("div", { class: "scx-chips", role: "group", "aria-label": "Append a token" }, ...chips)),
       this.problem);
     this.strip = make("div", { class: "scx-tokens", role: "group", "aria-label": "Tokens; choose the one to look at" });
-    this.part("prompt").append(make("label", { class: "scx-choice" }, "Prompt ", this.select), this.strip, this.builder);
+    const choice = make("label", { class: "scx-choice" }, "Prompt ", this.select);
+    this.part("prompt").append(choice, this.strip, this.builder);
   }
 
   /** Write tokens as text that reads back as the same tokens: in one piece where that works, else with spaces. */
@@ -191,7 +196,8 @@ class Explorer {
     this.part("detail").replaceChildren(make("strong", {}, label),
       `At token ${this.position + 1}, `, code(this.vocabulary[this.tokens[this.position]]), `, this edge ${carries}`,
       make("span", {}, ...note.childNodes));
-    [this.marks, this.wires, this.rows].forEach((list) => list.forEach((item, j) => item.classList.toggle("scx-pointed", i === j)));
+    [this.marks, this.wires, this.rows].forEach((list) => list.forEach((item, j) =>
+      item.classList.toggle("scx-pointed", i === j)));
   }
 
   // ---- what the model does now
@@ -223,9 +229,9 @@ class Explorer {
       this.buttons[i].textContent = cut ? "✕ cut" : "kept";
     });
     const kept = this.edges.filter((_, i) => !this.cut.has(i));
-    const touched = new Set(kept.flatMap(({ ends }) => ends));
+    const inUse = new Set([...this.alone, ...kept.flatMap(({ ends }) => ends)]);
     this.part("kept").textContent = kept.length;
-    this.part("touched").textContent = this.nodes.filter((node) => touched.has(node) || this.alone.includes(node)).length;
+    this.part("touched").textContent = inUse.size;
     this.part("restore").setAttribute("aria-disabled", !this.cut.size);
   }
 
@@ -234,11 +240,15 @@ class Explorer {
     this.strip.replaceChildren(...this.tokens.map((token, position) => {
       const next = this.vocabulary[this.prediction(this.now, position).best];
       const before = this.vocabulary[this.prediction(this.intactRun, position).best];
-      const words = `token ${position + 1}, ${this.vocabulary[token]}, next ${next}` + (next === before ? "" : `, intact ${before}`);
+      const changed = next !== before;
+      const words = `token ${position + 1}, ${this.vocabulary[token]}, next ${next}`;
       return make("button", {
-        type: "button", "aria-label": words, "aria-pressed": position === this.position, class: next === before ? null : "scx-changed",
+        type: "button",
+        class: changed ? "scx-changed" : null,
+        "aria-label": words + (changed ? `, intact ${before}` : ""),
+        "aria-pressed": position === this.position,
         onclick: () => { this.position = position; this.update(); },
-      }, make("b", {}, this.vocabulary[token]), make("span", {}, (next === before ? "→ " : "≠ ") + next));
+      }, make("b", {}, this.vocabulary[token]), make("span", {}, (changed ? "≠ " : "→ ") + next));
     }));
     if (focused >= 0) this.strip.children[Math.min(focused, this.tokens.length - 1)].focus();
   }
@@ -281,8 +291,10 @@ class Explorer {
   showOtherLogit({ logits, shares, best }) {
     const box = this.part("other-logit");
     if (!box) return;
-    const shown = new Set([...this.host.querySelectorAll(".scx-logit[data-token]")].map((other) => Number(other.dataset.token)));
-    const other = [...logits.keys()].filter((token) => !shown.has(token)).reduce((a, b) => (logits[b] > logits[a] ? b : a));
+    const boxes = [...this.host.querySelectorAll(".scx-logit[data-token]")];
+    const shown = new Set(boxes.map(({ dataset }) => Number(dataset.token)));
+    const others = [...logits.keys()].filter((token) => !shown.has(token));
+    const other = others.reduce((a, b) => (logits[b] > logits[a] ? b : a));
     box.querySelector("text").textContent = this.vocabulary[other];
     box.classList.toggle("scx-best", other === best);
     box.style.setProperty("--scx-a", shares[other]);
@@ -307,7 +319,8 @@ class Explorer {
       const row = pattern(box.dataset.layer, box.dataset.head)[this.position];
       const step = (box.dataset.width - 10) / this.tokens.length;
       const most = row.indexOf(Math.max(...row));
-      const where = row[most] > 0.5 ? `→ ${this.vocabulary[this.tokens[most]].slice(0, 8)} ${Math.round(100 * row[most])} %` : "spreads";
+      const name = this.vocabulary[this.tokens[most]].slice(0, 8);
+      const where = row[most] > 0.5 ? `→ ${name} ${Math.round(100 * row[most])} %` : "spreads";
       box.querySelector("text").textContent = `head ${box.dataset.head} ${where}`;
       box.querySelector(".scx-strip").replaceChildren(...this.tokens.map((_, source) => {
         const height = 1 + 14 * (row[source] ?? 0);
@@ -318,7 +331,8 @@ class Explorer {
       }));
     }
     this.part("heading").hidden = !this.heads.length;
-    this.part("attention").replaceChildren(...this.heads.map(([layer, head]) => this.patternTable(layer, head, pattern(layer, head))));
+    this.part("attention").replaceChildren(...this.heads.map(([layer, head]) =>
+      this.patternTable(layer, head, pattern(layer, head))));
   }
 
   patternTable(layer, head, pattern) {
@@ -328,8 +342,10 @@ class Explorer {
     }, key > query ? "" : Math.round(100 * row[key])));
     return make("div", { class: "scx-scroll" }, make("table", { class: "scx-pattern" },
       make("caption", {}, `Layer ${layer}, head ${head}`),
-      make("thead", {}, make("tr", {}, make("td"), ...names.map((name) => make("th", { scope: "col" }, make("span", {}, name))))),
+      make("thead", {}, make("tr", {}, make("td"),
+        ...names.map((name) => make("th", { scope: "col" }, make("span", {}, name))))),
       make("tbody", {}, ...pattern.map((row, query) =>
-        make("tr", { class: query === this.position ? "scx-chosen" : null }, make("th", { scope: "row" }, names[query]), ...cells(row, query))))));
+        make("tr", { class: query === this.position ? "scx-chosen" : null },
+          make("th", { scope: "row" }, names[query]), ...cells(row, query))))));
   }
 }

@@ -32,7 +32,7 @@ function rmsNorm(x, eps) {
   return x.map((value) => value / Math.sqrt(meanSquare + eps));
 }
 
-/** Complementary error function to double precision: a series of positive terms near zero, a continued fraction beyond. */
+/** Complementary error function, double precision: a series of positive terms near zero, a continued fraction beyond. */
 function erfc(x) {
   if (x < 0) return 2 - erfc(-x);
   if (x < 2.5) {
@@ -75,9 +75,8 @@ function attention(cfg, weights, prefix, read, keep) {
       affine(x, w("W_" + name), w("b_" + name), dHead, head * dModel * dHead, head * dHead));
     const [q, k, v] = ["Q", "K", "V"].map(project);
     const sink = w("sink")?.[head];
-    const pattern = q.map((query, position) => softmax(
-      k.slice(0, position + 1).map((key) => query.reduce((sum, value, c) => sum + value * key[c], 0) / Math.sqrt(dHead)),
-      sink));
+    const score = (query, key) => query.reduce((sum, value, c) => sum + value * key[c], 0) / Math.sqrt(dHead);
+    const pattern = q.map((query, position) => softmax(k.slice(0, position + 1).map((key) => score(query, key)), sink));
     const z = pattern.map((row) =>
       row.reduce((sum, share, source) => add(sum, v[source].map((value) => share * value)), new Float64Array(dHead)));
     z.forEach((mixed, position) => {
@@ -97,7 +96,8 @@ function attention(cfg, weights, prefix, read, keep) {
 
 /**
  * Run the model on a list of token numbers.
- * Returns {logits, cache}: logits[pos][token], cache[hook name][pos][coordinate], cache[...hook_pattern][head][query][key].
+ * Returns {logits, cache}: logits[pos][token], cache[hook name][pos][coordinate] and, of the patterns,
+ * cache[hook name][head][query][key].
  */
 function forward(cfg, weights, tokens) {
   const rows = (name, pos, width) => weights[name].subarray(pos * width, (pos + 1) * width);

@@ -17,7 +17,7 @@ MINIMUM_WIDTH = 344.0
 BOX_HEIGHT, HEAD_HEIGHT, HEAD_MINIMUM_WIDTH = 24.0, 32.0, 100.0
 NODE_RADIUS, BADGE_RADIUS = 8.0, 7.0
 LETTER_WIDTH, MAX_LOGIT_BOXES = 7.4, 9
-NAME_LINE, NAME_LETTERS = 10.5, 9
+NAME_LINE, NAME_LETTER_WIDTH = 10.5, 5.1
 
 READS, WRITES = ("ln1.hook_normalized", "ln2.hook_normalized"), ("hook_attn_out", "hook_mlp_out")
 # The rows of a block from the bottom up; in the row without locations a head mixes what its values hold over tokens.
@@ -156,7 +156,8 @@ class Layout:
 
     def channel_label(self, channel: int) -> list[str]:
         """Return the name of a channel in lines that fit between two rails, or its number."""
-        return textwrap.wrap(self.channel_names.get(channel, str(channel)), NAME_LETTERS)
+        letters = int((self.width - LEFT - RIGHT) / len(self.rail) / NAME_LETTER_WIDTH)
+        return textwrap.wrap(self.channel_names.get(channel, str(channel)), letters, break_long_words=False) or [""]
 
     def _stack(self, layers: list[int]) -> None:
         self.token_y = y = -BOX_HEIGHT / 2 - 2

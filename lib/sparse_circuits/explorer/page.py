@@ -219,7 +219,6 @@ def _data(contents: Contents, layout: Layout, labels: list[str]) -> str:
         "spelling": contents.spelling,
         "prompts": [{"tokens": prompt.tokens, "answer": prompt.answer} for prompt in contents.prompts],
         "heads": [[head.layer, head.number] for head in layout.heads],
-        "nodes": list(names.values()),
         "alone": [names[node] for node in contents.nodes if node not in touched],
         "edges": [
             {

@@ -31,7 +31,7 @@ OPTIONS = {
     "four heads": {"n_heads": 4, "d_head": 2, "attention_sink": True},
 }
 VOCABULARY = ["a", "b", "ab", "'", '"', "<", " c"]
-RUN = "(host, tokens) => host.explorer.run(tokens).logits.map((row) => Array.from(row))"
+RUN = "(host, prompts) => prompts.map((tokens) => host.explorer.run(tokens).logits.map((row) => Array.from(row)))"
 CACHE = """(host, tokens) => Object.fromEntries(Object.entries(host.explorer.run(tokens).cache)
     .filter(([name]) => !name.endsWith("pattern")).map(([name, rows]) => [name, rows.map((row) => Array.from(row))]))"""
 
@@ -104,16 +104,12 @@ def host(page: Page) -> Locator:
     return page.locator(".sc-explorer")
 
 
-def logits_in_page(page: Page, tokens: list[int]) -> torch.Tensor:
-    return torch.tensor(host(page).evaluate(RUN, tokens), dtype=torch.float64)
-
-
 def assert_same_logits(page: Page, model: Transformer, prompts: list[list[int]]) -> None:
-    for tokens in prompts:
-        found, batch = logits_in_page(page, tokens), torch.tensor([tokens])
+    doubled = copy.deepcopy(model).double()
+    for tokens, logits in zip(prompts, host(page).evaluate(RUN, prompts), strict=True):
+        found, batch = torch.tensor(logits, dtype=torch.float64), torch.tensor([tokens])
         with torch.no_grad():
-            exact = copy.deepcopy(model).double()(batch)[0]
-            stored = model(batch)[0].double()
+            exact, stored = doubled(batch)[0], model(batch)[0].double()
         torch.testing.assert_close(found, exact, rtol=0, atol=1e-12 * max(1.0, float(exact.abs().max())))
         torch.testing.assert_close(found, stored, rtol=0, atol=TOLERANCE)
 
@@ -314,18 +310,17 @@ def test_without_scripts_the_circuit_is_still_there(open_explorer, quotes: Plant
 
 
 @pytest.mark.parametrize("theme", ["data-theme", "theme"])
-def test_the_theme_of_the_page_wins_over_the_system(open_explorer, quotes: PlantedCircuit, theme: str) -> None:
-    explorer = planted_explorer(quotes, quotes.circuit)
+def test_the_theme_of_the_page_wins_over_the_system(quote_page: Page, theme: str) -> None:
     for system, chosen, dark in (
         ("dark", None, True),
         ("light", None, False),
         ("light", "dark", True),
         ("dark", "light", False),
     ):
-        page = open_explorer(explorer, color_scheme=system)
-        if chosen:
-            page.evaluate("([name, value]) => document.documentElement.setAttribute(name, value)", [theme, chosen])
-        background = host(page).evaluate("(host) => getComputedStyle(host).backgroundColor")
+        quote_page.emulate_media(color_scheme=system)
+        set_theme = "([name, value]) => value && document.documentElement.setAttribute(name, value)"
+        quote_page.evaluate(set_theme, [theme, chosen])
+        background = host(quote_page).evaluate("(host) => getComputedStyle(host).backgroundColor")
         assert background == ("rgb(22, 25, 29)" if dark else "rgb(255, 255, 255)")
 
 
