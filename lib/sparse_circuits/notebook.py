@@ -26,7 +26,7 @@ def chapter_seed() -> int:
 def setup_notebook() -> None:
     """Seed `random`, NumPy and PyTorch, set the style of the figures, and say that the library is ready.
 
-    Warnings about deprecated functions of other packages are silenced: they are no news to a reader.
+    Warnings of other packages about deprecated functions and missing widgets are silenced: no news to a reader.
     """
     import numpy as np
     import torch
@@ -38,5 +38,6 @@ def setup_notebook() -> None:
     np.random.seed(seed)  # noqa: NPY002 - libraries that use the global generator must be repeatable too
     torch.manual_seed(seed)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message="IProgress not found")
     plots.use_style()
     print(f"Sparse Circuits {__version__} is ready: seed {seed}")
