@@ -146,7 +146,9 @@ def colored_tokens(tokens: Sequence[str], values: Float[Tensor, " token"]) -> Ci
     numbers = _values(values, "values")
     if numbers.shape != (len(tokens),):
         raise ValueError(f"values has shape {numbers.shape} for {len(tokens)} tokens; give one value per token.")
-    return _figure("ColoredTokens", f"{len(tokens)} tokens coloured by value", tokens=tokens, values=numbers.tolist())
+    # This component reads tokens as HTML and would drop what looks like a tag.
+    shown = [escape(token, quote=False) for token in tokens]
+    return _figure("ColoredTokens", f"{len(tokens)} tokens coloured by value", tokens=shown, values=numbers.tolist())
 
 
 def watched() -> bool:

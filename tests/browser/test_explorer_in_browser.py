@@ -111,7 +111,8 @@ def assert_same_logits(page: Page, model: Transformer, prompts: list[list[int]])
         with torch.no_grad():
             exact, stored = doubled(batch)[0], model(batch)[0].double()
         torch.testing.assert_close(found, exact, rtol=0, atol=1e-12 * max(1.0, float(exact.abs().max())))
-        torch.testing.assert_close(found, stored, rtol=0, atol=TOLERANCE)
+        # float32 itself is only good to 1e-6 of a logit of 15.
+        torch.testing.assert_close(found, stored, rtol=1e-6, atol=TOLERANCE)
 
 
 def random_prompts(model: Transformer) -> list[list[int]]:
