@@ -1,0 +1,50 @@
+"""What a chapter shows in full is what the library runs."""
+
+import ast
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHOWN = {
+    "01_a_transformer_you_can_read": {
+        "model.py": ["RMSNorm", "Attention", "MLP", "Block", "Transformer"],
+    },
+}
+
+
+def definitions(source: str) -> dict[str, str]:
+    """Return the classes and functions that a source defines, as trees without docstrings."""
+    found = {}
+    for node in ast.parse(source).body:
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef):
+            continue
+        for part in ast.walk(node):
+            if isinstance(part, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(part) is not None:
+                part.body = part.body[1:]
+        found[node.name] = ast.dump(node)
+    return found
+
+
+def chapter_source(name: str) -> str:
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    plain = (cell.source for cell in notebook.cells if cell.cell_type == "code" and "%pip" not in cell.source)
+    return "\n".join(plain)
+
+
+CASES = [(chapter, file, name) for chapter, files in SHOWN.items() for file, names in files.items() for name in names]
+
+
+@pytest.mark.parametrize(("chapter", "file", "name"), CASES)
+def test_the_chapter_shows_the_library(chapter, file, name):
+    library = definitions((ROOT / "lib" / "sparse_circuits" / file).read_text())
+    assert definitions(chapter_source(chapter))[name] == library[name]
+
+
+def test_a_change_of_one_operator_is_seen():
+    source = (ROOT / "lib" / "sparse_circuits" / "model.py").read_text()
+    changed = source.replace("x / scale", "x * scale")
+    assert changed != source
+    assert definitions(changed)["RMSNorm"] != definitions(source)["RMSNorm"]
+    assert definitions(changed)["MLP"] == definitions(source)["MLP"]
