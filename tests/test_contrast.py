@@ -136,7 +136,7 @@ def test_the_right_answers_complete_to_a_program(name, split):
 @pytest.mark.parametrize("name", [name for name in shown("syntax") if name != "single_double_quote"])
 @every_split
 def test_no_ending_mends_the_wrong_answer(name, split):
-    for pair in pairs(name, split, 5):
+    for pair in pairs(name, split, 3):
         positive, negative = pair.prompts
         assert completable(positive + pair.answer_positive)
         assert completable(negative + pair.answer_negative)
@@ -147,7 +147,7 @@ def test_no_ending_mends_the_wrong_answer(name, split):
 @pytest.mark.parametrize("name", [name for name in shown("syntax, positive") if name != "indent_for"])
 @every_split
 def test_no_ending_mends_the_wrong_answer_in_the_positive_prompt(name, split):
-    for pair in pairs(name, split, 5):
+    for pair in pairs(name, split, 3):
         positive, negative = pair.prompts
         assert completable(positive + pair.answer_positive)
         assert completable(negative + pair.answer_negative)
@@ -279,7 +279,7 @@ def test_sampling_is_seeded_and_goes_on(name):
     long, short = contrast_pairs(name, 30, 1), contrast_pairs(name, 10, 1)
     assert long.pairs[:10] == short.pairs
     assert contrast_pairs(name, 10, 2).pairs != short.pairs
-    assert len({pair.prompts for pair in contrast_pairs(name, 200, 4).pairs}) > 100
+    assert len({pair.prompts for pair in contrast_pairs(name, 100, 4).pairs}) > 60
 
 
 def variables_and_words(name: str, split: str) -> tuple[set[str], set[str]]:

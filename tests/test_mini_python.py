@@ -142,6 +142,25 @@ def test_the_same_seed_gives_the_same_programs_under_another_hash_seed():
     assert hashlib.sha256(here.encode()).hexdigest() == other
 
 
+def test_a_list_under_another_name_does_not_grow_while_a_loop_walks_over_it():
+    for program in MANY:
+        for loop in ast.walk(ast.parse(program.text)):
+            if not isinstance(loop, ast.For):
+                continue
+            walked = {node.id for node in ast.walk(loop.iter) if isinstance(node, ast.Name)}
+            variables = execute(program.text, program.files)[0]
+            identities = {id(variables[name]) for name in walked if isinstance(variables.get(name), list)}
+            grown = {
+                call.func.value.id
+                for call in ast.walk(loop)
+                if isinstance(call, ast.Call)
+                and isinstance(call.func, ast.Attribute)
+                and call.func.attr == "append"
+                and isinstance(call.func.value, ast.Name)
+            }
+            assert not identities & {id(variables[name]) for name in grown if name in variables}, program.text
+
+
 def test_seeds_give_different_programs_and_the_sequence_can_be_resumed():
     first, second = programs(30, seed=1), programs(30, seed=2)
     assert not {program.text for program in first} & {program.text for program in second}

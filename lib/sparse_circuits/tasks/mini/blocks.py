@@ -103,7 +103,9 @@ def loop(
     heading = [*code("for " + ", ".join(name for name, _ in targets) + " in "), *source.pieces]
     binds = [scope.bind(name, kind) for name, kind in targets]
     level = scope.level
-    block = loop_body(scope, [*used, *(name for name, _ in targets)], make)
+    # Two names may stand for one list, once a loop has walked over a list of lists; so its whole kind is left alone.
+    same_kind = [name for name, kind in scope.kinds.items() if kind in {scope.kinds[other] for other in used}]
+    block = loop_body(scope, [*same_kind, *(name for name, _ in targets)], make)
 
     def run(names: dict) -> Signal | None:
         for value in source.value(names):
