@@ -38,6 +38,8 @@ def setup_notebook() -> None:
     np.random.seed(seed)  # noqa: NPY002 - libraries that use the global generator must be repeatable too
     torch.manual_seed(seed)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    # TransformerLens imports a progress bar for notebooks that this library does not use.
+    warnings.filterwarnings("ignore", message="IProgress not found")
     warnings.filterwarnings("ignore", message="IProgress not found")
     plots.use_style()
     print(f"Sparse Circuits {__version__} is ready: seed {seed}")

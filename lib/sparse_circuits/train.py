@@ -71,7 +71,7 @@ class Recipe:
             ) from error
 
 
-def run_recipe(recipe: Recipe, output: Path, progress: bool = True) -> TrainingRun:
+def run_recipe(recipe: Recipe, output: Path, progress: bool | None = None) -> TrainingRun:
     """Train what a recipe states and save it as `output/model`, with the recipe and the log beside the weights.
 
     Parameters
@@ -80,8 +80,8 @@ def run_recipe(recipe: Recipe, output: Path, progress: bool = True) -> TrainingR
         What to train.
     output : Path
         Folder of the log, the checkpoints and, at the end, the model.
-    progress : bool
-        Show a progress bar.
+    progress : bool, optional
+        Show a progress bar; if not given, where somebody watches.
     """
     n_ctx = recipe.model.n_ctx
     stream = STREAMS[recipe.stream]
@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     output = options.output or Path("runs") / recipe.name
-    run = run_recipe(recipe, output, progress=not options.quiet)
+    run = run_recipe(recipe, output, progress=False if options.quiet else None)
     loss = run.log[-1]["held_out_loss"]
     print(f"{recipe.name}: held-out loss {loss:.4f} nats per token; saved as {output / 'model'}")
 

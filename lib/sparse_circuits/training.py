@@ -7,6 +7,7 @@ optimiser's state, so a run that was killed and resumed ends on the CPU with the
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -20,6 +21,7 @@ from torch import Tensor
 from .metrics import next_token_loss
 from .model import Transformer
 from .run_state import read_checkpoint, run_identity, write_checkpoint, write_log
+from .vis import watched
 
 BatchSource = Callable[[int], Int[Tensor, "batch pos"]]
 Evaluation = Callable[[Transformer], dict[str, float]]
@@ -147,7 +149,7 @@ def train(
     config: TrainingConfig,
     directory: Path | None = None,
     evaluate: Evaluation | None = None,
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> TrainingRun:
     """Train a model to predict the next token.
 
@@ -166,8 +168,8 @@ def train(
         Where `log.csv` and checkpoints go. A run found there with the same configuration is resumed.
     evaluate : callable, optional
         Called with the model at every log row; what it returns joins the row.
-    progress : bool
-        Show a progress bar.
+    progress : bool, optional
+        Show a progress bar; if not given, where somebody watches: in a terminal or a live notebook.
 
     Returns
     -------
@@ -193,9 +195,8 @@ def train(
     first_step = read_checkpoint(model, optimizer, run.log, run_identity(model, config), directory) if directory else 0
     wrapped, optimizer = accelerator.prepare(model.train(), optimizer)
     precision = torch.autocast(accelerator.device.type, torch.bfloat16) if config.bfloat16 else nullcontext()
-    bar = tqdm(
-        total=config.steps, initial=first_step, unit="step", disable=not progress or not accelerator.is_main_process
-    )
+    shown = accelerator.is_main_process and (_watched() if progress is None else progress)
+    bar = tqdm(total=config.steps, initial=first_step, unit="step", disable=not shown)
     seconds_before = run.log[-1]["seconds"] if run.log else 0.0
     started, losses = time.perf_counter(), []
     for step in range(first_step, config.steps):
@@ -271,3 +272,7 @@ def _evaluated(model: Transformer, evaluate: Evaluation) -> dict[str, float]:
         result = evaluate(model)
     model.train()
     return result
+
+
+def _watched() -> bool:
+    return sys.stderr.isatty() or watched()
