@@ -15,7 +15,7 @@ from ..circuit import Circuit
 from ..graph import Graph, as_matrix, as_weight
 from ..model import Transformer, TransformerConfig
 
-BATCH = 4096
+BATCH = 512
 
 
 @dataclass(frozen=True)
