@@ -128,7 +128,7 @@ def _edges() -> dict[str, str]:
         read.format(NAME, "k", 1): "names have a large key",
         read.format(WHICH, "v", 1): "which name it is, is the value",
         copy.format(1, CALL): "the name that was called last arrives",
-        f"blocks.1.ln2.hook_normalized[{CLOSER}] -> blocks.1.mlp.hook_post[0]": "neuron 0 fires on closing tokens",
+        f"blocks.1.ln2.hook_normalized[{CLOSER}] -> blocks.1.mlp.hook_post[0]": "a neuron fires on closing tokens",
         f"blocks.1.mlp.hook_post[0] -> blocks.1.hook_mlp_out[{END}]": "the line ends here",
     }
 
