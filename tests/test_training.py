@@ -146,6 +146,14 @@ def test_two_processes_have_the_losses_of_one(recipe, tmp_path):
     torch.testing.assert_close(losses(tmp_path / "one"), losses(tmp_path / "two"), atol=1e-4, rtol=0)
 
 
+def test_a_recipe_can_train_on_mini_python(tmp_path, monkeypatch):
+    monkeypatch.setattr("sparse_circuits.train.MINI_PYTHON_TOKENS", {"train": 3000, "held_out": 500})
+    path = tmp_path / "mini.toml"
+    path.write_text(RECIPE.format(steps=20).replace("stdlib", "mini_python"))
+    log = run_recipe(Recipe.read(path), tmp_path / "mini", progress=False).log
+    assert log[-1]["held_out_loss"] < log[0]["held_out_loss"]
+
+
 def test_a_directory_of_another_run_is_refused(tmp_path):
     train(Transformer(CONFIG), batches(), TRAINING, directory=tmp_path, progress=False)
     other = TrainingConfig(**{**TRAINING.__dict__, "learning_rate": 3e-3})

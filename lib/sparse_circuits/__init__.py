@@ -47,7 +47,15 @@ _EXPORTS = {
     "MiniPython": "tasks",
     "contrast_pairs": "tasks",
     "mini_python_tokens": "tasks",
+    "code_tokens": "tasks",
+    "load_tokenizer": "tasks",
+    "next_token_loss": "metrics",
+    "stream_loss": "metrics",
     "two_way_task_loss": "metrics",
+    "TrainingConfig": "training",
+    "TrainingRun": "training",
+    "random_windows": "training",
+    "train": "training",
 }
 
 # Modules that are used by their own name, as in `sc.plots.show(...)`.

@@ -19,10 +19,19 @@ from .checkpoints import save_model
 from .metrics import stream_loss
 from .model import Transformer, TransformerConfig
 from .tasks.code import code_tokens
+from .tasks.mini_python import mini_python_tokens
 from .tasks.tokenizer import load_tokenizer
 from .training import TrainingConfig, TrainingRun, random_windows, train
 
-STREAMS: dict[str, Callable[[str], Tensor]] = {"stdlib": code_tokens}
+# Mini-Python has no end; this is what a recipe takes of it, from one seed for each split.
+MINI_PYTHON_TOKENS = {"train": 4_000_000, "held_out": 200_000}
+
+
+def _mini_python(split: str) -> Tensor:
+    return mini_python_tokens(MINI_PYTHON_TOKENS[split], seed=list(MINI_PYTHON_TOKENS).index(split))
+
+
+STREAMS: dict[str, Callable[[str], Tensor]] = {"stdlib": code_tokens, "mini_python": _mini_python}
 TABLES = {"model": {"preset"}, "data": {"stream", "held_out_windows"}, "training": {"seed"}}
 
 
