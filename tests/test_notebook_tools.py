@@ -3,6 +3,7 @@
 import copy
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from book_tools import claims_page, notebooks
 from book_tools.cells import duration, memory, name_cells, setup_cell_source, synchronise
 from book_tools.execution import Conditions, run_notebook
-from book_tools.project import Book, Notebook
+from book_tools.project import ROOT, Book, Notebook
 from book_tools.spreads import conditions, label, measure
 from bs4 import BeautifulSoup
 from example_book import NAME, SANITIZER, chapter, code, copy_book, make_book, text
@@ -60,6 +61,23 @@ def test_a_changed_library_result_and_a_changed_output_are_caught(executed_book,
     assert run.returncode == 1
     assert "measured 2, but the ledger allows 3 to 3" in run.stdout
     assert "something else" in run.stdout
+
+
+@pytest.mark.slow
+def test_a_changed_library_is_caught_by_the_first_chapter(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "lib" / "sparse_circuits", tmp_path / "lib" / "sparse_circuits")
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    graph = tmp_path / "lib" / "sparse_circuits" / "graph.py"
+    counted = "return count(self.edge_masks)"
+    assert counted in graph.read_text()
+    graph.write_text(graph.read_text().replace(counted, f"{counted} + 1"))
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy(Book().notebooks(["00"])[0].path, tmp_path / "notebooks")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lib"))
+    run = nbval(Book(tmp_path))
+    assert run.returncode == 1
+    assert "AssertionError" in run.stdout
+    assert "quotes.circuit.edges" in run.stdout
 
 
 def test_executing_records_claims_where_they_are_made(executed_book):
