@@ -17,7 +17,7 @@ SITE_SOURCES := _config.yml book/_toc.yml book/references.bib \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install book serve lab test lint format chapters sync clean
+.PHONY: help install book serve lab test lint format chapters lock sync clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -55,6 +55,9 @@ format: .venv/installed ## let ruff format the code
 
 chapters: .venv/installed ## re-execute every chapter, store its outputs and record its claims
 	SPARSE_CIRCUITS_RECORD=1 $(VENV_PYTHON) -m book_tools.notebooks --execute
+
+lock: .venv/installed ## resolve requirements.lock anew from pyproject.toml, keeping the versions that still fit
+	$(VENV_PYTHON) -m book_tools.lock
 
 sync: .venv/installed ## rewrite what derives from repository.url and from the chapters' metadata
 	$(VENV_PYTHON) -m book_tools.notebooks --sync

@@ -29,7 +29,7 @@ leaves the band given here. A chapter is run again, in full, before any change t
 """
 
 EMPTY = "No chapter has recorded a claim yet.\n"
-COLUMNS = ("claim", "value", "allowed", "measured range", "how it is measured", "where")
+COLUMNS = ("claim and how it is measured", "value", "allowed", "measured range")
 
 
 def page(book: Book) -> str:
@@ -42,26 +42,26 @@ def _sections(book: Book) -> Iterator[str]:
     for notebook in book.notebooks():
         claims = [claim for claim in book.ledger() if claim.notebook == notebook.name]
         if claims:
+            source = f"{book.repository}/blob/{book.branch}/notebooks/{notebook.path.name}"
             yield f"## {notebook.chapter['number']} · {notebook.chapter['title']}\n"
+            yield f"Each name leads to the cell that makes the claim. [The notebook]({source}) holds them all.\n"
             yield _row(COLUMNS)
             yield _row(["---"] * len(COLUMNS))
-            yield from (_row(_cells(book, notebook, claim, spreads.get(claim.id))) for claim in claims)
+            yield from (_row(_cells(notebook, claim, spreads.get(claim.id))) for claim in claims)
             yield ""
 
 
-def _cells(book: Book, notebook: Notebook, claim: Claim, spread: dict | None) -> list[str]:
+def _cells(notebook: Notebook, claim: Claim, spread: dict | None) -> list[str]:
     unit = f" {claim.unit}" if claim.unit else ""
     control = f"; compared with <code>{claim.control}</code>" if claim.control else ""
+    how = html.escape(claim.how or "not said") + control
     # Plain HTML: the target is an id inside a stored output, which the cross-references of MyST do not know.
-    cell = f'<a href="../notebooks/{notebook.name}.html#{anchor(claim.id)}">the cell</a>'
-    source = f'<a href="{book.repository}/blob/{book.branch}/notebooks/{notebook.path.name}">the notebook</a>'
+    cell = f"../notebooks/{notebook.name}.html#{anchor(claim.id)}"
     return [
-        f'<code id="{anchor(claim.id)}">{claim.id}</code>',
+        f'<a id="{anchor(claim.id)}" href="{cell}"><code>{claim.id}</code></a><br>{how}',
         format_number(claim.value) + unit,
         "exact" if claim.exact else f"{format_number(claim.low)} to {format_number(claim.high)}",
         _range(spread),
-        html.escape(claim.how or "not said") + control,
-        f"{cell}, {source}",
     ]
 
 
