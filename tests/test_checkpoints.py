@@ -1,5 +1,6 @@
 """A stored model comes back bit for bit, or not at all."""
 
+import csv
 import json
 import random
 import shutil
@@ -10,12 +11,14 @@ from sparse_circuits.checkpoints import (
     FORMAT_VERSION,
     CheckpointError,
     canonical_json,
+    data_path,
     load_model,
     save_model,
     write_atomically,
     write_folder,
 )
 from sparse_circuits.model import Transformer, TransformerConfig
+from sparse_circuits.train import Recipe
 
 CONFIG = TransformerConfig(
     d_vocab=20, n_ctx=8, n_layers=1, d_model=8, n_heads=2, d_head=4, d_mlp=16, attention_sink=True
@@ -128,3 +131,12 @@ def test_the_manifest_is_plain_json(saved):
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["kind"] == "model"
     assert set(manifest["files"]) == {"config.json", "model.safetensors", "recipe.toml"}
+
+
+@pytest.mark.parametrize("folder", sorted(data_path("models").iterdir()), ids=lambda folder: folder.name)
+def test_every_shipped_model_loads_and_has_the_recipe_that_made_it(folder):
+    recipe = Recipe.read(folder / "recipe.toml")
+    assert recipe.name == folder.name
+    assert load_model(folder.name).cfg == recipe.model
+    steps = [int(row["step"]) for row in csv.DictReader((folder / "log.csv").open())]
+    assert steps[-1] == recipe.training.steps
