@@ -54,7 +54,7 @@ format: .venv/installed ## let ruff format the code
 	$(VENV_PYTHON) -m ruff format .
 
 chapters: .venv/installed ## re-execute every chapter, store its outputs and record its claims
-	SPARSE_CIRCUITS_RECORD=1 $(VENV_PYTHON) -m book_tools.notebooks --execute
+	$(VENV_PYTHON) -m book_tools.notebooks --execute
 
 lock: .venv/installed ## resolve requirements.lock anew from pyproject.toml, keeping the versions that still fit
 	$(VENV_PYTHON) -m book_tools.lock

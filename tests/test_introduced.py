@@ -7,6 +7,7 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[1]
+LINE = "Introduced in chapter"
 SHOWN = {
     "01_a_transformer_you_can_read": {
         "model.py": ["RMSNorm", "Attention", "MLP", "Block", "Transformer"],
@@ -48,3 +49,9 @@ def test_a_change_of_one_operator_is_seen():
     assert changed != source
     assert definitions(changed)["RMSNorm"] != definitions(source)["RMSNorm"]
     assert definitions(changed)["MLP"] == definitions(source)["MLP"]
+
+
+def test_a_module_that_names_its_chapter_is_compared_with_it():
+    library = ROOT / "lib" / "sparse_circuits"
+    naming = {path.relative_to(library).as_posix() for path in library.rglob("*.py") if LINE in path.read_text()}
+    assert naming == {file for files in SHOWN.values() for file in files}

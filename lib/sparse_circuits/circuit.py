@@ -1,6 +1,6 @@
 """Circuits: subsets of a graph, how many nodes and edges they keep, and how two of them overlap.
 
-Introduced in chapter 0. What is a node and what is an edge stands in `graph.py`.
+First used in chapter 0. What is a node and what is an edge stands in `graph.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Controls: what a claim about a circuit has to be compared with.
 
-Introduced in chapter 0.
+First used in chapter 0.
 """
 
 from __future__ import annotations

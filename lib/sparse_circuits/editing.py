@@ -1,6 +1,6 @@
 """Edit a copy of a model edge by edge: cut named edges, keep a circuit and cut the rest, or change one weight.
 
-Introduced in chapter 0. An edge is cut by setting its weight to zero; biases, embeddings and the unembedding stay.
+First used in chapter 0. An edge is cut by setting its weight to zero; biases, embeddings and the unembedding stay.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Graphs: the universe of nodes and edges that circuits are subsets of.
 
-Introduced in chapter 0.
+First used in chapter 0.
 
 The kind built here is the *weight graph* of a `Transformer`, after arXiv 2511.13653, section 2 and appendix A.5:
 

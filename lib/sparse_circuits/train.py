@@ -1,8 +1,9 @@
 """Train a model from a recipe: `python -m sparse_circuits.train RECIPE [--output FOLDER]`.
 
-A recipe is a TOML file with the tables `[model]` (a preset, and fields of `TransformerConfig` to change), `[data]`
-(the stream and the length of the windows) and `[training]` (fields of `TrainingConfig`). Run it again after a kill and
-it goes on where it stopped; run it under `accelerate launch` and it uses every process.
+A recipe is a TOML file with three tables: `[model]` (a preset, and fields of `TransformerConfig` to change), `[data]`
+(the stream, and how many windows of its held-out split are evaluated at each log row) and `[training]` (the seed, and
+fields of `TrainingConfig`). Run it again after a kill and it goes on where it stopped; run it under
+`accelerate launch` and it uses every process.
 """
 
 from __future__ import annotations
@@ -38,6 +39,21 @@ TABLES = {"model": {"preset"}, "data": {"stream", "held_out_windows"}, "training
 @dataclass(frozen=True)
 class Recipe:
     """A model, its data and its training, as a TOML file states them.
+
+    Parameters
+    ----------
+    name, text : str
+        Name of the recipe (of its folder, where the file is called `recipe.toml`), and the file's text.
+    model : TransformerConfig
+        What is trained; its vocabulary is that of the shipped tokenizer.
+    training : TrainingConfig
+        How it is trained.
+    stream : {"stdlib", "mini_python"}
+        Where the tokens come from.
+    held_out_windows : int
+        Windows of `n_ctx` tokens of the held-out split that are evaluated at each log row.
+    seed : int
+        Seed of the initial weights and of the order of the batches.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """One training loop for every model of the book: CPU, one GPU, or several processes, the same code.
 
-Introduced in chapter 1. The batch of a step is a function of the seed and the step alone, and a checkpoint holds the
-optimiser's state, so a run that was killed and resumed ends on the CPU with the same weights as one that was not.
+The batch of a step is a function of the seed and the step alone, and a checkpoint holds the optimiser's state, so a
+run that was killed and resumed ends on the CPU with the same weights as one that was not.
 """
 
 from __future__ import annotations

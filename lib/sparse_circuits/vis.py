@@ -1,7 +1,5 @@
 """CircuitsVis figures that are small and the same in every run, need no network, and are live in book and notebook.
 
-Introduced in chapter 1.
-
 CircuitsVis on its own stores 1.3 MB of JavaScript in the notebook for each figure, under a random id, after asking a
 foreign host whether there is a network. Here a stored output holds the rounded data and an id made from them. Where
 the script comes from depends on where the figure is seen:

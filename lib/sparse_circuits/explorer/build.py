@@ -27,7 +27,7 @@ def explore(
 ) -> Explorer:
     """Draw the whole circuit of a small model, live: a click cuts an edge and the page runs the model again.
 
-    Introduced in chapter 0. The page holds the weights and runs the forward pass in float64 in JavaScript; it needs no
+    First used in chapter 0. The page holds the weights and runs the forward pass in float64 in JavaScript; it needs no
     kernel and no network. Edges are counted as `sparse_circuits.circuit` defines them. Embedding, unembedding and the
     residual stream are drawn too, in another way, and are not counted.
 

@@ -1,6 +1,6 @@
 """Models compiled by hand, whose circuits are known exactly: the oracles of chapters and tests.
 
-Introduced in chapter 0. Nothing here is trained. Every weight is written down in `quotes.py` and `brackets.py`.
+First used in chapter 0. Nothing here is trained. Every weight is written down in `quotes.py` and `brackets.py`.
 """
 
 from .base import PlantedCircuit, Prompt

@@ -1,6 +1,6 @@
 """Real code: the Python standard library's own source, read from the running interpreter.
 
-Introduced in chapter 1. Files are split by name, not by text, so every Python version holds out the same modules,
+Files are split by name, not by text, so every Python version holds out the same modules,
 and a model trained on one version has never seen the held-out files of another.
 """
 
