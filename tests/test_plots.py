@@ -67,6 +67,13 @@ def test_a_table_marks_measured_columns_only(capsys):
     assert capsys.readouterr().out.splitlines() == ["Two columns", "row | a | b", "x | 1.0 | ≈1.0", "y | 2.5 | ≈2.5"]
 
 
+def test_backticks_in_a_table_are_code_and_stay_escaped():
+    table = plots._as_html("", ["`name`"], [['fires on `<"`'], ["a lone ` stays"]])
+    assert '<th scope="col"><code>name</code></th>' in table
+    assert "<td>fires on <code>&lt;&quot;</code></td>" in table
+    assert "<td>a lone ` stays</td>" in table
+
+
 def test_html_of_a_table_is_escaped_and_complete():
     page = BeautifulSoup(plots._data_table(FRAME, ()).html, "html.parser")
     rows = [[cell.text for cell in row.find_all(["th", "td"])] for row in page.details.table.find_all("tr")]

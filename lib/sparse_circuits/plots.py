@@ -10,6 +10,7 @@ import html
 import io
 import math
 import numbers
+import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo", "--")
 SEQUENTIAL, DIVERGING = "cividis", "PuOr"
 
 MIN_ALT_WORDS = 6
+BACKTICKS = re.compile(r"`([^`]+)`")
 DOTS_PER_INCH = 110
 STYLE = {
     "figure.figsize": (7.0, 3.6),
@@ -182,9 +184,14 @@ def _as_text(caption: str, header: list[str], rows: list[list[str]]) -> str:
 
 def _as_html(caption: str, header: list[str], rows: list[list[str]]) -> str:
     title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
-    body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>\n" for row in rows)
+    head = "".join(f'<th scope="col">{_marked_up(name)}</th>' for name in header)
+    body = "".join(f"<tr>{''.join(f'<td>{_marked_up(cell)}</td>' for cell in row)}</tr>\n" for row in rows)
     return f'<table class="sc-table">{title}<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>'
+
+
+def _marked_up(cell: str) -> str:
+    """Escape a cell; what stands between backticks is code, as in the prose."""
+    return BACKTICKS.sub(r"<code>\1</code>", html.escape(cell))
 
 
 def _check_frame(data: pd.DataFrame) -> None:
