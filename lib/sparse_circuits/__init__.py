@@ -30,7 +30,7 @@ _EXPORTS = {
     "Explorer": "explorer",
     "explore": "explorer",
     "Circuit": "circuit",
-    "Overlap": "circuit",
+    "Overlap": "overlap",
     "random_circuit": "controls",
     "cut_edges": "editing",
     "keep_edges": "editing",
@@ -59,7 +59,7 @@ _EXPORTS = {
 }
 
 # Modules that are used by their own name, as in `sc.plots.show(...)`.
-_MODULES = {"claims", "grading", "plots", "tasks"}
+_MODULES = {"claims", "grading", "plots", "sparsity", "tasks"}
 
 __all__ = sorted([*_EXPORTS, *_MODULES])
 
