@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .checkpoints import canonical_json, write_atomically
 from .graph import Graph, Masks, count, equal_masks
+from .overlap import Overlap
 
 FORMAT = "sparse-circuits circuit 1"
 
@@ -140,6 +141,25 @@ class Circuit:
         """Return the nodes and edges that are in both circuits; also `self & other`."""
         return self._combine(other, torch.logical_and)
 
+    def without(self, nodes: Iterable[str] = (), edges: Iterable[str] = ()) -> Circuit:
+        """Return the circuit less some named nodes, with the edges that end in them, and less some named edges.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a name cannot be read, or the circuit does not hold what it names.
+        """
+        node_masks = {place: mask.clone() for place, mask in self.node_masks.items()}
+        edge_masks = {matrix: mask.clone() for matrix, mask in self.edge_masks.items()}
+        for name in listed(nodes, "nodes"):
+            place, i = self.graph.find_node(name)
+            _take_out(node_masks[place], (i,), name)
+        for name in listed(edges, "edges"):
+            matrix, i, j = self.graph.find_edge(name)
+            _take_out(edge_masks[matrix], (i, j), name)
+        kept = {matrix: mask & self.graph.both_ends(matrix, node_masks) for matrix, mask in edge_masks.items()}
+        return Circuit(self.graph, node_masks, kept)
+
     def complement(self) -> Circuit:
         """Return all other edges of the graph, with their ends, and all other nodes; also `~self`.
 
@@ -233,42 +253,17 @@ class Circuit:
         return Circuit(self.graph, nodes, edges)
 
 
-@dataclass(frozen=True)
-class Overlap:
-    """What a found circuit shares with a reference: numerators and denominators, then precision and recall.
-
-    Precision is shared / found, recall is shared / reference; NaN where the denominator is zero.
-    """
-
-    nodes_shared: int
-    nodes_found: int
-    nodes_reference: int
-    edges_shared: int
-    edges_found: int
-    edges_reference: int
-
-    @property
-    def node_precision(self) -> float:
-        return _ratio(self.nodes_shared, self.nodes_found)
-
-    @property
-    def node_recall(self) -> float:
-        return _ratio(self.nodes_shared, self.nodes_reference)
-
-    @property
-    def edge_precision(self) -> float:
-        return _ratio(self.edges_shared, self.edges_found)
-
-    @property
-    def edge_recall(self) -> float:
-        return _ratio(self.edges_shared, self.edges_reference)
-
-
 def listed(names: Iterable[str], what: str) -> list[str]:
     """Return the names as a list; a single string is a mistake that Python would read letter by letter."""
     if isinstance(names, str):
         raise TypeError(f"{what} is the single string {names!r}; give a list of names.")
     return list(names)
+
+
+def _take_out(mask: Tensor, index: tuple[int, ...], name: str) -> None:
+    if not mask[index]:
+        raise ValueError(f"{name} is not in the circuit; circuit.nodes() and circuit.edges() list what is.")
+    mask[index] = False
 
 
 def _mask_at(shape: tuple[int, ...], indices: list) -> Tensor:
@@ -278,10 +273,6 @@ def _mask_at(shape: tuple[int, ...], indices: list) -> Tensor:
         raise ValueError(f"an index is negative: {where.min().item()}")
     mask[tuple(where.T)] = True
     return mask
-
-
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else float("nan")
 
 
 def _check_masks(masks: Masks, shapes: Mapping[str, tuple[int, ...]], what: str) -> None:

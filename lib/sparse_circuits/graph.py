@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .model import Transformer
+    from .model import Transformer, TransformerConfig
 
 ATTENTION_READ, ATTENTION_WRITE = "ln1.hook_normalized", "hook_attn_out"
 MLP_READ, MLP_WRITE, NEURON = "ln2.hook_normalized", "hook_mlp_out", "mlp.hook_post"
@@ -167,6 +167,24 @@ def weight_graph(model: Transformer) -> Graph:
         Of kind `"weight"`, on the CPU. It does not follow later changes of the weights.
     """
     cfg = model.cfg
+    sizes = node_sizes(cfg)
+    ends = {
+        f"blocks.{layer}.{matrix}": (f"blocks.{layer}.{source}", f"blocks.{layer}.{target}")
+        for layer in range(cfg.n_layers)
+        for matrix, (source, target) in ENDS.items()
+    }
+    masks = {matrix: as_matrix(matrix, model.get_parameter(matrix).detach()).ne(0).cpu() for matrix in ends}
+    return Graph("weight", sizes, ends, masks)
+
+
+def node_sizes(cfg: TransformerConfig) -> dict[str, int]:
+    """Return the number of coordinates at each of the eight locations of every layer, in the order of the forward pass.
+
+    Parameters
+    ----------
+    cfg : TransformerConfig
+        Anything with the fields `n_layers`, `d_model`, `n_heads`, `d_head` and `d_mlp`.
+    """
     channels = cfg.n_heads * cfg.d_head
     layer_sizes = {
         ATTENTION_READ: cfg.d_model,
@@ -178,14 +196,7 @@ def weight_graph(model: Transformer) -> Graph:
         NEURON: cfg.d_mlp,
         MLP_WRITE: cfg.d_model,
     }
-    sizes = {f"blocks.{layer}.{place}": n for layer in range(cfg.n_layers) for place, n in layer_sizes.items()}
-    ends = {
-        f"blocks.{layer}.{matrix}": (f"blocks.{layer}.{source}", f"blocks.{layer}.{target}")
-        for layer in range(cfg.n_layers)
-        for matrix, (source, target) in ENDS.items()
-    }
-    masks = {matrix: as_matrix(matrix, model.get_parameter(matrix).detach()).ne(0).cpu() for matrix in ends}
-    return Graph("weight", sizes, ends, masks)
+    return {f"blocks.{layer}.{place}": n for layer in range(cfg.n_layers) for place, n in layer_sizes.items()}
 
 
 def as_matrix(name: str, weight: Tensor) -> Tensor:

@@ -134,3 +134,98 @@ def two_way_task_loss(
         ]
     )
     return F.softplus(-right_minus_wrong).mean()
+
+
+def logit_difference(
+    logits: Float[Tensor, "n d_vocab"], right: Int[Tensor, " n"], wrong: Int[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """Return the logit of the right token minus that of the wrong one, for each prompt.
+
+    Parameters
+    ----------
+    logits : float tensor, shape (n, d_vocab)
+        Logits at the answer position.
+    right, wrong : int tensor, shape (n,)
+        Token ids.
+
+    Returns
+    -------
+    float tensor, shape (n,)
+        In nats; the two-way loss is `softplus` of its negative.
+
+    Raises
+    ------
+    ValueError
+        If the shapes disagree.
+    """
+    for name, ids in (("right", right), ("wrong", wrong)):
+        _check_answers(logits, ids, name)
+    candidates = torch.stack([right, wrong], dim=-1).to(logits.device)
+    of_right, of_wrong = logits.gather(-1, candidates).unbind(-1)
+    return of_right - of_wrong
+
+
+def kl_divergence(
+    logits_model: Float[Tensor, "... d_vocab"], logits_circuit: Float[Tensor, "... d_vocab"]
+) -> Float[Tensor, ...]:
+    """Return KL(model || circuit) in nats, summed over the vocabulary, for each prompt.
+
+    Some public code takes the mean over the vocabulary instead, which divides by its size (the divergence of MIB's
+    code, arXiv 2504.13151); multiply such a value by `d_vocab` to compare.
+
+    Parameters
+    ----------
+    logits_model, logits_circuit : float tensor, shape (..., d_vocab)
+        Logits of the intact and of the ablated model.
+
+    Returns
+    -------
+    float tensor, shape (...)
+
+    Raises
+    ------
+    ValueError
+        If the shapes disagree.
+    """
+    _check_same_shape(logits_model, logits_circuit)
+    model, circuit = logits_model.log_softmax(-1), logits_circuit.log_softmax(-1)
+    return (model.exp() * (model - circuit)).sum(-1)
+
+
+def match_with_model(logits: Float[Tensor, "n d_vocab"], logits_model: Float[Tensor, "n d_vocab"]) -> float:
+    """Return the share of prompts on which both have the same most likely token, right or wrong.
+
+    Raises
+    ------
+    ValueError
+        If the shapes disagree.
+    """
+    _check_same_shape(logits, logits_model)
+    return (logits.argmax(-1) == logits_model.argmax(-1)).double().mean().item()
+
+
+def match_with_label(logits: Float[Tensor, "n d_vocab"], label: Int[Tensor, " n"]) -> float:
+    """Return the share of prompts on which the most likely token of the whole vocabulary is the label.
+
+    Raises
+    ------
+    ValueError
+        If the shapes disagree.
+    """
+    _check_answers(logits, label, "label")
+    return (logits.argmax(-1) == label.to(logits.device)).double().mean().item()
+
+
+def _check_answers(logits: Tensor, ids: Tensor, name: str) -> None:
+    if logits.ndim != 2 or ids.shape != logits.shape[:1]:
+        raise ValueError(
+            f"logits have shape {tuple(logits.shape)} and {name} {tuple(ids.shape)}; give logits (n, d_vocab) at the "
+            f"answer position and {name} (n,)."
+        )
+
+
+def _check_same_shape(a: Tensor, b: Tensor) -> None:
+    if a.shape != b.shape:
+        raise ValueError(
+            f"The logits have shapes {tuple(a.shape)} and {tuple(b.shape)}; give both on the same prompts."
+        )
