@@ -51,6 +51,16 @@ def test_only_kept_entries_have_a_gradient():
     assert x.grad.tolist() == [10.0, 20.0, 0.0, 0.0]
 
 
+def test_the_derivatives_are_those_of_a_mask():
+    x = torch.randn(3, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+
+    def function(x):
+        return sparsity.keep_largest(x, 3, dim=-1) ** 3
+
+    assert torch.autograd.gradcheck(function, x)
+    assert torch.autograd.gradgradcheck(function, x)
+
+
 @pytest.mark.parametrize(
     ("x", "k", "error", "message"),
     [

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+# Without its sign bit, a floating-point number has the order of its bits read as an integer.
+BITS = {torch.float64: torch.int64, torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
 
 
 def keep_largest(x: Float[Tensor, "*shape"], k: int, dim: int | None = None) -> Float[Tensor, "*shape"]:
@@ -37,13 +41,26 @@ def keep_largest(x: Float[Tensor, "*shape"], k: int, dim: int | None = None) -> 
     -----
     AbsTopK of arXiv 2511.13653, section 2.1 (weights) and appendix A.1 (activations).
     """
-    return torch.where(largest_mask(x, k, dim), x, torch.zeros((), dtype=x.dtype, device=x.device))
+    return _Kept.apply(x, largest_mask(x, k, dim))
+
+
+class _Kept(torch.autograd.Function):
+    """Zero the entries outside a mask: as `x.masked_fill(~mask, 0)`, in a third of its time on the CPU."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, mask: Tensor) -> Tensor:
+        ctx.save_for_backward(mask)
+        return (x.view(BITS[x.dtype]) * mask).view(x.dtype)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return _Kept.apply(gradient, *ctx.saved_tensors), None
 
 
 @torch.no_grad()
 def largest_mask(x: Float[Tensor, "*shape"], k: int, dim: int | None = None) -> Bool[Tensor, "*shape"]:
     """Return where the `k` entries of largest magnitude stand; parameters and errors as in `keep_largest`."""
-    if not x.is_floating_point():
+    if x.dtype not in BITS:
         raise TypeError(f"x has dtype {x.dtype}; give a floating-point tensor.")
     if not isinstance(k, int) or isinstance(k, bool):
         raise TypeError(f"k is {k!r}; give an integer.")
@@ -52,15 +69,28 @@ def largest_mask(x: Float[Tensor, "*shape"], k: int, dim: int | None = None) -> 
     competing = x.shape[dim]
     if not 0 <= k <= competing:
         raise ValueError(f"k is {k}; {competing} entries compete, so give 0 to {competing}.")
-    magnitude = x.detach().abs()
-    if torch.isnan(magnitude).any():
-        raise ValueError("x holds a NaN, which has no magnitude; look for the step that made it.")
     if k == 0:
-        return torch.zeros_like(magnitude, dtype=torch.bool)
-    threshold = magnitude.kthvalue(competing - k + 1, dim, keepdim=True).values
+        return torch.zeros_like(x, dtype=torch.bool)
+    magnitude = x.detach().view(BITS[x.dtype]) & torch.iinfo(BITS[x.dtype]).max
+    upper = _upper_part(magnitude, k, dim)
+    if upper.max() > torch.tensor(torch.inf, dtype=x.dtype).view(BITS[x.dtype]):
+        raise ValueError("x holds a NaN, which has no magnitude; look for the step that made it.")
+    threshold = upper.amin(dim, keepdim=True)
     mask = magnitude >= threshold
-    if (mask.sum(dim) == k).all():
+    if mask.count_nonzero() == mask.numel() // competing * k:
         return mask
     above, tied = magnitude > threshold, magnitude == threshold
     places_left = k - above.sum(dim, keepdim=True)
     return above | (tied & (tied.cumsum(dim) <= places_left))
+
+
+def _upper_part(magnitude: Int[Tensor, "*shape"], k: int, dim: int) -> Int[Tensor, "*kept"]:
+    """Return the `k` largest entries along `dim`, in no particular order.
+
+    On the CPU NumPy's vectorised selection is several times faster than PyTorch's.
+    """
+    if magnitude.is_cuda:
+        return magnitude.topk(k, dim, sorted=False).values
+    first_kept = magnitude.shape[dim] - k
+    parted = torch.from_numpy(np.partition(magnitude.numpy(), first_kept, axis=dim))
+    return parted.narrow(dim, first_kept, k)
