@@ -130,7 +130,7 @@ def mean_values(
 
     Notes
     -----
-    Sums are taken in float64. The latest 32 results are kept, under a key made from the content of the weights and
+    Each 64 prompts are summed in the model's precision, and the sums added in float64. The latest 32 results are kept, under a key made from the content of the weights and
     the tokens; another tensor with the same content finds them, a changed weight does not. A model that carries hooks
     is computed anew each time, because its hooks are no part of the key.
     """
@@ -224,22 +224,22 @@ def _checked(tokens: Tensor, where: Tensor | None, by_position: bool) -> Bool[Te
 
 def _means_of(model: HookedRootModule, tokens: Tensor, counted: Tensor, by_position: bool) -> dict[str, Tensor]:
     sums: dict[str, Tensor] = {}
-    axes = 0 if by_position else (0, 1)
     weights = counted.to(torch.float64)
 
     def add_up(activation: Tensor, hook) -> None:
         flat = activation.flatten(2)
-        if not flat.isfinite().all():
+        weight = weights[rows].to(flat)
+        total = (weight[..., None] * flat).sum(0) if by_position else weight.flatten() @ flat.flatten(0, 1)
+        if not total.isfinite().all():
             raise ValueError(f"An activation at {hook.name} is not finite; look at the model's weights.")
-        total = (flat.double() * weights[rows, :, None].to(flat.device)).sum(axes)
-        sums[hook.name] = sums.get(hook.name, 0) + total
+        sums[hook.name] = sums.get(hook.name, 0) + total.double()
 
     hooks = [(location, add_up) for location in location_sizes(model)]
     device = next(model.parameters()).device
     for rows in torch.arange(len(tokens)).split(BATCH):
         with model.hooks(fwd_hooks=hooks):
             model(tokens[rows].to(device))
-    count = weights.sum(axes)
+    count = weights.sum(0 if by_position else (0, 1))
     divisor = count[:, None] if by_position else count
     return {name: total / divisor.to(total.device) for name, total in sums.items()}
 
