@@ -13,11 +13,11 @@ export OMP_WAIT_POLICY := passive
 
 SITE := _build/html/.current
 SITE_SOURCES := _config.yml book/_toc.yml book/references.bib \
-	$(wildcard book/*.md book/_static/*.* notebooks/*.ipynb data/*.json lib/book_tools/*.py)
+	$(wildcard book/*.md book/*.yml book/_static/*.* book/_templates/static/* notebooks/*.ipynb data/*.json lib/book_tools/*.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install book serve lab test lint format chapters lock sync clean
+.PHONY: help install book serve lab test lint format chapters student lock sync clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -55,6 +55,9 @@ format: .venv/installed ## let ruff format the code
 
 chapters: .venv/installed ## re-execute every chapter, store its outputs and record its claims
 	$(VENV_PYTHON) -m book_tools.notebooks --execute
+
+student: .venv/installed ## make the students' notebooks, without solutions, in _build/student
+	$(VENV_PYTHON) -m book_tools.student
 
 lock: .venv/installed ## resolve requirements.lock anew from pyproject.toml, keeping the versions that still fit
 	$(VENV_PYTHON) -m book_tools.lock

@@ -143,9 +143,9 @@ def copy_book(book: Book, root: Path) -> Book:
         ignore = shutil.ignore_patterns("vendor", ".ipynb_checkpoints", "__pycache__")
         shutil.copytree(book.root / folder, root / folder, ignore=ignore)
     (root / "data").mkdir()
-    for file in [*(book.root / "data").glob("*.json"), book.root / "_config.yml", book.root / "README.md"]:
-        if file.exists():
-            shutil.copy(file, root / file.relative_to(book.root))
+    in_root = ("_config.yml", "*.md", "LICENSE*", "CITATION.cff", "data/*.json")
+    for file in (path for pattern in in_root for path in book.root.glob(pattern)):
+        shutil.copy(file, root / file.relative_to(book.root))
     return Book(root)
 
 

@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 from book_tools import install
-from book_tools.address import with_current_addresses
+from book_tools.address import current_text, files_with_addresses, with_current_addresses
 from book_tools.project import ROOT, Book
 
 LOCK_LINE = re.compile(r"^(?P<name>[a-z0-9-]+)==(?P<version>[^\s;]+)( ; .+)?$")
@@ -84,9 +84,8 @@ def test_no_tracked_file_names_the_host_of_a_package_registry() -> None:
 
 def test_pages_name_the_repository_of_the_settings() -> None:
     book = Book()
-    for path in book.pages():
-        text = path.read_text()
-        assert with_current_addresses(book, text) == text, f"{path.name} is out of date; run 'make sync'"
+    for path in files_with_addresses(book):
+        assert current_text(book, path) == path.read_text(), f"{path.name} is out of date; run 'make sync'"
 
 
 def test_an_address_follows_the_settings(tmp_path) -> None:

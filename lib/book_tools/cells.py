@@ -33,8 +33,15 @@ def setup_cell_source(book: Book | None = None) -> str:
     return SETUP.format(repository=(book or Book()).repository)
 
 
-def card_source(book: Book, notebook: Notebook) -> str:
+def card_source(book: Book, notebook: Notebook, links: dict[str, str] | None = None) -> str:
     """Return the heading and the card of a chapter, from its metadata and from what was measured.
+
+    Parameters
+    ----------
+    book, notebook : Book, Notebook
+        The book and its chapter.
+    links : dict of str to str, optional
+        Label and address of the ways to run or get the notebook; by default those of `launch_links`.
 
     Raises
     ------
@@ -55,10 +62,11 @@ def card_source(book: Book, notebook: Notebook) -> str:
         "peak memory": memory(budget.get("peak_memory_mb")),
         "claims verified": str(claims),
     }
-    links = " · ".join(f"[{label}]({address})" for label, address in launch_links(book, notebook).items())
+    links = launch_links(book, notebook) if links is None else links
+    launch = " · ".join(f"[{label}]({address})" for label, address in links.items())
     lines = (" | ".join(row), " | ".join("---" for _ in row), " | ".join(row.values()))
     table = "\n".join(f"| {line} |" for line in lines)
-    return f"# {chapter['number']} · {chapter['title']}\n\n{table}\n\n{links}"
+    return f"# {chapter['number']} · {chapter['title']}\n\n{table}\n\n{launch}"
 
 
 def launch_links(book: Book, notebook: Notebook) -> dict[str, str]:

@@ -122,10 +122,9 @@ class Book:
         return [Notebook.read(path) for path in paths if not wanted or path.stem.startswith(tuple(wanted))]
 
     def pages(self) -> list[Path]:
-        """Return the prose pages and the README; generated pages are not prose."""
+        """Return the prose pages and those in the root, such as the README; generated pages are not prose."""
         pages = [path for path in sorted((self.root / "book").glob("**/*.md")) if path.name != "claims.md"]
-        readme = self.root / "README.md"
-        return [*([readme] if readme.exists() else []), *pages]
+        return [*sorted(self.root.glob("*.md")), *pages]
 
     def ledger(self) -> Ledger:
         """Return the ledger of claims."""
