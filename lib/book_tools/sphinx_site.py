@@ -8,6 +8,7 @@ from pathlib import Path
 
 from docutils import nodes
 from docutils.statemachine import StringList
+from sphinx.ext.mathjax import html_visit_displaymath, html_visit_math
 from sphinx.util.docutils import SphinxDirective
 
 from book_tools.address import colab_address
@@ -35,6 +36,12 @@ def chapter_row(notebook: Notebook) -> str:
     )
 
 
+def mend_roles(app, page: str, template: str, context: dict, doctree) -> None:
+    """Take off the roles that docutils gives a bibliography: deprecated ones, in a list that is none."""
+    body = context.get("body", "").replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+    context["body"] = body.replace(' role="doc-biblioentry"', "")
+
+
 class Chapters(SphinxDirective):
     """The table of the chapters that stand."""
 
@@ -42,7 +49,7 @@ class Chapters(SphinxDirective):
         notebooks = Book(Path(self.env.srcdir)).notebooks()
         for notebook in notebooks:
             self.env.note_dependency(str(notebook.path))
-        header = ["| | chapter | read | exercises | run |", "| --- | --- | --- | --- | --- |"]
+        header = ["| number | chapter | read | exercises | run |", "| --- | --- | --- | --- | --- |"]
         rows = StringList([*header, *map(chapter_row, notebooks)], source=self.env.doc2path(self.env.docname))
         table = nodes.container()
         self.state.nested_parse(rows, self.content_offset, table)
@@ -52,5 +59,8 @@ class Chapters(SphinxDirective):
 def setup(app) -> dict:
     """Register the extension with Sphinx."""
     app.connect("config-inited", set_link_schemes)
+    app.connect("html-page-context", mend_roles)
     app.add_directive("chapters", Chapters)
+    # The page gets the TeX between the delimiters of MathJax, but not MathJax: `mathematics.js` sets it.
+    app.add_html_math_renderer("in_page", (html_visit_math, None), (html_visit_displaymath, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

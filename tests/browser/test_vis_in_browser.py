@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from book_tools.assets import copy_assets
+from book_tools.assets import make_assets
 from book_tools.project import ROOT
 from playwright.sync_api import Browser
 from sparse_circuits.vis import attention_heads, colored_tokens
@@ -21,7 +21,7 @@ def test_figures_are_drawn_without_a_foreign_request(browser: Browser, tmp_path:
     heads = attention_heads(torch.full((2, 3, 3), 0.25), TOKENS)
     tokens = colored_tokens(TOKENS, torch.tensor([-1.0, 0.0, 2.0]))
     figures = heads.html(with_script=live) + heads.html(with_script=False) + tokens.html(with_script=live)
-    copy_assets(tmp_path / "vendor")
+    make_assets(tmp_path / "vendor")
     shutil.copy(ROOT / "book" / "_static" / LOADER, tmp_path)
     loader = "" if live else f'<script defer src="{LOADER}"></script>'
     file = tmp_path / "page.html"
