@@ -127,11 +127,11 @@ def _located(model: HookedRootModule, sizes: Mapping[str, int], name: str) -> tu
     if head := HEAD_NAME.fullmatch(name):
         layer, h = int(head[1]), int(head[2])
         if layer >= cfg.n_layers or h >= cfg.n_heads:
-            raise ValueError(f"There is no head {name}; the model has {cfg.n_layers} layers of {cfg.n_heads} heads.")
+            raise ValueError(f"There is no head {name}; choose from {cfg.n_layers} layers of {cfg.n_heads} heads.")
         return f"blocks.{layer}.attn.hook_z", slice(h * cfg.d_head, (h + 1) * cfg.d_head)
     if mlp := MLP_NAME.fullmatch(name):
         if int(mlp[1]) >= cfg.n_layers:
-            raise ValueError(f"There is no MLP {name}; the model has {cfg.n_layers} layers.")
+            raise ValueError(f"There is no MLP {name}; choose from {cfg.n_layers} layers.")
         return f"blocks.{int(mlp[1])}.hook_mlp_out", slice(None)
     match = NODE_NAME.fullmatch(name)
     if match is None:
@@ -148,7 +148,10 @@ def _check(masks: Masks, shapes: Mapping[str, tuple[int, ...]], what: str) -> No
     for name, mask in masks.items():
         if name not in shapes:
             raise ValueError(f"There is no {what} {name!r} in this model; choose from {list(shapes)}.")
+        if not isinstance(mask, Tensor) or (mask.dtype != torch.bool and not mask.is_floating_point()):
+            found = f"dtype {mask.dtype}" if isinstance(mask, Tensor) else f"type {type(mask).__name__}"
+            raise TypeError(f"The mask of {name} has {found}; give a tensor of booleans, for example scores > 0.")
         if tuple(mask.shape) != shapes[name]:
-            raise ValueError(f"The mask of {name} has shape {tuple(mask.shape)}; this model needs {shapes[name]}.")
-        if mask.dtype != torch.bool and not mask.is_floating_point():
-            raise TypeError(f"The mask of {name} has dtype {mask.dtype}; give booleans, for example scores > 0.")
+            raise ValueError(f"The mask of {name} has shape {tuple(mask.shape)}; give one of shape {shapes[name]}.")
+        if mask.dtype != torch.bool and not ((mask >= 0) & (mask <= 1)).all():
+            raise ValueError(f"The mask of {name} goes from {mask.min()} to {mask.max()}; give values in [0, 1].")

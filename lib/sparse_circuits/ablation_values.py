@@ -37,11 +37,20 @@ class AblationValues:
     activations : mapping of str to float tensor
         For each location a tensor of shape (coordinate,), (pos, coordinate) or (batch, pos, coordinate). Empty for
         zero, which fits every location.
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite.
     """
 
     kind: str
     reference: str
     activations: Mapping[str, Tensor]
+
+    def __post_init__(self) -> None:
+        for location, values in self.activations.items():
+            _check_finite(location, values)
 
     def fitted(self, location: str, activation: Float[Tensor, "batch pos coordinate"]) -> Tensor:
         """Return the values of one location, in dtype and on the device of `activation`, ready to broadcast to it.
@@ -80,7 +89,10 @@ def location_sizes(model: HookedRootModule) -> dict[str, int]:
     residual stream at `hook_resid_pre`, `hook_resid_mid` and `hook_resid_post`, as far as the model has them.
     """
     cfg = model.cfg
-    sizes = {"hook_embed": cfg.d_model, "hook_pos_embed": cfg.d_model, **node_sizes(cfg)}
+    sizes = {"hook_embed": cfg.d_model}
+    if getattr(cfg, "positions", True):
+        sizes["hook_pos_embed"] = cfg.d_model
+    sizes |= node_sizes(cfg)
     for layer in range(cfg.n_layers):
         prefix = f"blocks.{layer}."
         sizes[f"{prefix}attn.hook_z"] = cfg.n_heads * cfg.d_head
@@ -130,9 +142,10 @@ def mean_values(
 
     Notes
     -----
-    Each 64 prompts are summed in the model's precision, and the sums added in float64. The latest 32 results are kept, under a key made from the content of the weights and
-    the tokens; another tensor with the same content finds them, a changed weight does not. A model that carries hooks
-    is computed anew each time, because its hooks are no part of the key.
+    Each 64 prompts are summed in the model's precision, and the sums added in float64. The latest 32 results are kept,
+    under a key made from the content of the weights and the tokens; another tensor with the same content finds them, a
+    changed weight does not. A model that carries hooks is computed anew each time, because its hooks are no part of the
+    key.
     """
     counted = _checked(tokens, where, by_position)
     if not reference.strip():
@@ -171,7 +184,7 @@ def resample_values(
     Raises
     ------
     ValueError
-        If there is no reference name, or a location is unknown.
+        If there is no reference name, a location is unknown, or an activation is not finite.
     """
     _checked(tokens, None, False)
     if not reference.strip():
@@ -199,9 +212,21 @@ def norm_scales(model: HookedRootModule, tokens: Int[Tensor, "batch pos"]) -> di
     -------
     dict of str to float tensor, shape (batch, pos, 1)
         One entry for each `hook_scale`.
+
+    Raises
+    ------
+    ValueError
+        If a scale is not finite.
     """
     _, cache = model.run_with_cache(tokens, names_filter=lambda name: name.endswith("hook_scale"))
+    for name, scale in cache.items():
+        _check_finite(name, scale)
     return dict(cache.items())
+
+
+def _check_finite(location: str, values: Tensor) -> None:
+    if not values.isfinite().all():
+        raise ValueError(f"A value at {location} is not finite; give a model whose weights and activations are.")
 
 
 def _checked(tokens: Tensor, where: Tensor | None, by_position: bool) -> Bool[Tensor, "n pos"]:
@@ -230,8 +255,7 @@ def _means_of(model: HookedRootModule, tokens: Tensor, counted: Tensor, by_posit
         flat = activation.flatten(2)
         weight = weights[rows].to(flat)
         total = (weight[..., None] * flat).sum(0) if by_position else weight.flatten() @ flat.flatten(0, 1)
-        if not total.isfinite().all():
-            raise ValueError(f"An activation at {hook.name} is not finite; look at the model's weights.")
+        _check_finite(hook.name, total)
         sums[hook.name] = sums.get(hook.name, 0) + total.double()
 
     hooks = [(location, add_up) for location in location_sizes(model)]

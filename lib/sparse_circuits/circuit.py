@@ -257,6 +257,8 @@ def listed(names: Iterable[str], what: str) -> list[str]:
     """Return the names as a list; a single string is a mistake that Python would read letter by letter."""
     if isinstance(names, str):
         raise TypeError(f"{what} is the single string {names!r}; give a list of names.")
+    if not isinstance(names, Iterable):
+        raise TypeError(f"{what} is {names!r}; give a list.")
     return list(names)
 
 
