@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -187,6 +188,9 @@ def test_models_that_cannot_be_drawn_are_refused(tiny: Transformer) -> None:
         explore(wide, [["a"]], LETTERS)
     few = Circuit.from_names(weight_graph(wide), Circuit.full(weight_graph(wide)).edges()[:3])
     assert explore(wide, [["a"]], LETTERS, circuit=few).n_edges == 3
+    gated = Transformer(replace(TINY, activation_density=0.5))
+    with pytest.raises(ValueError, match=r"a share of 0\.5 of its activations"):
+        explore(gated, [["a"]], LETTERS)
     talkative = Transformer(TransformerConfig(6000, 4, 1, 2, 1, 1, 1))
     with pytest.raises(ValueError, match="non-zero weights, the page holds at most 20000"):
         explore(talkative, [[0]], [str(token) for token in range(6000)])

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
+from .sparsity.activations import ACTIVATION_LOCATIONS, add_activation_sparsity, check_activations
+
 ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu}
 
 PRESETS = {
@@ -44,11 +46,15 @@ class TransformerConfig:
         Add a learned `(d_vocab, d_vocab)` table, indexed by the current token, to the logits (same appendix).
     rms_eps : float
         Added to the mean square inside RMSNorm.
+    activation_density : float
+        Share of the coordinates that AbsTopK keeps, per token, at each of `activation_locations`; 1 keeps all.
+    activation_locations : tuple of str
+        Hook names within a layer, among the node locations of the weight graph; see `sparsity.activations`.
 
     Raises
     ------
     ValueError
-        If a size is not a positive integer or `act_fn` is unknown.
+        If a size is not a positive integer, or `act_fn`, the activation density or a location is not allowed.
     """
 
     d_vocab: int
@@ -63,14 +69,18 @@ class TransformerConfig:
     attention_sink: bool = False
     bigram_table: bool = False
     rms_eps: float = 1e-5
+    activation_density: float = 1.0
+    activation_locations: tuple[str, ...] = ACTIVATION_LOCATIONS
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "activation_locations", tuple(self.activation_locations))
         for name in ("d_vocab", "n_ctx", "n_layers", "d_model", "n_heads", "d_head", "d_mlp"):
             size = getattr(self, name)
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
                 raise ValueError(f"{name} is {size!r}; give a positive integer.")
         if self.act_fn not in ACTIVATIONS:
             raise ValueError(f"act_fn is {self.act_fn!r}; choose one of {sorted(ACTIVATIONS)}.")
+        check_activations(self.activation_density, self.activation_locations)
 
     @classmethod
     def preset(cls, name: str, d_vocab: int, **changes) -> TransformerConfig:
@@ -87,7 +97,7 @@ class TransformerConfig:
 
     def to_dict(self) -> dict:
         """Return the fields as plain JSON values."""
-        return asdict(self)
+        return asdict(self) | {"activation_locations": list(self.activation_locations)}
 
 
 class RMSNorm(nn.Module):
@@ -198,6 +208,7 @@ class Transformer(HookedRootModule):
         self.hook_embed, self.hook_pos_embed = HookPoint(), HookPoint()
         self.reset_weights(seed)
         self.setup()
+        add_activation_sparsity(self)
 
     @torch.no_grad()
     def reset_weights(self, seed: int) -> None:

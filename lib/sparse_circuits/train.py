@@ -2,8 +2,8 @@
 
 A recipe is a TOML file with three tables: `[model]` (a preset, and fields of `TransformerConfig` to change), `[data]`
 (the stream, and how many windows of its held-out split are evaluated at each log row) and `[training]` (the seed, and
-fields of `TrainingConfig`). Run it again after a kill and it goes on where it stopped; run it under
-`accelerate launch` and it uses every process.
+fields of `TrainingConfig`). A fourth, `[sparsity]`, makes the weights sparse (fields of `WeightSparsity`). Run it again
+after a kill and it goes on where it stopped; run it under `accelerate launch` and it uses every process.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 from .checkpoints import save_model
 from .metrics import stream_loss
 from .model import Transformer, TransformerConfig
+from .sparsity.weights import WeightSparsity
 from .tasks.code import code_tokens
 from .tasks.mini_python import mini_python_tokens
 from .tasks.tokenizer import load_tokenizer
@@ -76,8 +77,9 @@ class Recipe:
         try:
             tables = tomllib.loads(text)
             missing = [f"[{table}] {key}" for table, keys in TABLES.items() for key in keys - tables[table].keys()]
-            if missing or tables.keys() - TABLES.keys():
-                raise ValueError(f"missing: {sorted(missing)}; unknown tables: {sorted(tables.keys() - TABLES.keys())}")
+            unknown = tables.keys() - TABLES.keys() - {"sparsity"}
+            if missing or unknown:
+                raise ValueError(f"missing: {sorted(missing)}; unknown tables: {sorted(unknown)}")
             model, data, training = tables["model"], tables["data"], tables["training"]
             if data["stream"] not in STREAMS:
                 raise ValueError(f"[data] stream is {data['stream']!r}; choose one of {sorted(STREAMS)}")
@@ -88,7 +90,9 @@ class Recipe:
                 stream=data["stream"],
                 held_out_windows=data["held_out_windows"],
                 seed=training.pop("seed"),
-                training=TrainingConfig(**training),
+                training=TrainingConfig(
+                    **training, sparsity=WeightSparsity(**tables["sparsity"]) if "sparsity" in tables else None
+                ),
             )
         except (tomllib.TOMLDecodeError, ValueError, KeyError, TypeError) as error:
             raise ValueError(

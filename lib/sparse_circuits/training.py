@@ -20,7 +20,9 @@ from torch import Tensor
 
 from .metrics import next_token_loss
 from .model import Transformer
+from .optimisation import adamw, limit_gradients
 from .run_state import read_checkpoint, run_identity, write_checkpoint, write_log
+from .sparsity.weights import WeightSparsity, sparsify
 from .vis import watched
 
 BatchSource = Callable[[int], Int[Tensor, "batch pos"]]
@@ -38,15 +40,20 @@ class TrainingConfig:
     batch_size : int
         Sequences per step, over all processes together.
     learning_rate : float
-        Peak of the schedule: linear from 0 over `warmup_steps`, then linear to 0 at the last step.
+        Peak of the schedule: linear from 0 over `warmup_steps`, then linear to 0 at the last step. Annealing of weight
+        sparsity lowers it further; see `WeightSparsity.learning_rate_factor`.
     warmup_steps : int
         Steps of the rise.
     weight_decay : float
         Decoupled decay (AdamW, arXiv 1711.05101v3) of matrices; biases and other vectors do not decay.
-    betas : tuple of float
-        Decay rates of AdamW's two moments.
+    betas, epsilon : tuple of float, float
+        Decay rates of AdamW's two moments, and what is added to the root of the second.
     max_gradient_norm : float
         Global L2 norm to which gradients are clipped.
+    normalize_gradients : bool
+        Divide the gradients by their common root mean square instead of clipping them; see `optimisation`.
+    sparsity : WeightSparsity, optional
+        What is kept of the weights after every step; if not given, all of them.
     bfloat16 : bool
         Run the forward and backward pass under bfloat16 autocast; weights and optimiser stay float32.
     log_every, checkpoint_every : int
@@ -65,7 +72,10 @@ class TrainingConfig:
     warmup_steps: int = 0
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
+    epsilon: float = 1e-8
     max_gradient_norm: float = 1.0
+    normalize_gradients: bool = False
+    sparsity: WeightSparsity | None = None
     bfloat16: bool = False
     log_every: int = 50
     checkpoint_every: int = 500
@@ -85,9 +95,12 @@ class TrainingConfig:
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of optimiser step `step`, counted from 0."""
+        peak = self.learning_rate
+        if self.sparsity:
+            peak *= self.sparsity.learning_rate_factor(step, self.steps)
         if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
-        return self.learning_rate * (self.steps - step) / max(1, self.steps - self.warmup_steps)
+            return peak * (step + 1) / self.warmup_steps
+        return peak * (self.steps - step) / max(1, self.steps - self.warmup_steps)
 
 
 @dataclass
@@ -179,7 +192,8 @@ def train(
     Raises
     ------
     ValueError
-        If the batch does not divide by the number of processes, or the batch source gives another batch size.
+        If the batch does not divide by the number of processes, the batch source gives another batch size, or the
+        floor of the weight sparsity is above its budget.
     CheckpointError
         If `directory` holds a checkpoint of another configuration, or a damaged one.
     FloatingPointError
@@ -188,9 +202,11 @@ def train(
     from accelerate import Accelerator
     from tqdm import tqdm
 
+    if config.sparsity:
+        config.sparsity.counts(model)
     accelerator = Accelerator()
     share = _process_share(config, accelerator.process_index, accelerator.num_processes)
-    optimizer = _adamw(model, config)
+    optimizer = adamw(model, config)
     run = TrainingRun(model)
     first_step = read_checkpoint(model, optimizer, run.log, run_identity(model, config), directory) if directory else 0
     wrapped, optimizer = accelerator.prepare(model.train(), optimizer)
@@ -207,8 +223,10 @@ def train(
             logits = wrapped(tokens[:, :-1])
         loss = next_token_loss(logits.float(), tokens)
         accelerator.backward(loss)
-        accelerator.clip_grad_norm_(wrapped.parameters(), config.max_gradient_norm)
+        limit_gradients(wrapped, config, accelerator)
         optimizer.step()
+        if config.sparsity:
+            sparsify(model, config.sparsity, config.sparsity.progress(step, config.steps))
         optimizer.zero_grad()
         losses.append(loss.detach())
         done = step + 1
@@ -252,18 +270,6 @@ def _process_share(config: TrainingConfig, process: int, processes: int) -> slic
         raise ValueError(f"batch_size is {config.batch_size}, which {processes} processes cannot share evenly.")
     rows = config.batch_size // processes
     return slice(process * rows, (process + 1) * rows)
-
-
-def _adamw(model: Transformer, config: TrainingConfig) -> torch.optim.AdamW:
-    matrices = [weight for name, weight in model.named_parameters() if not _is_vector(name)]
-    vectors = [weight for name, weight in model.named_parameters() if _is_vector(name)]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
-
-
-def _is_vector(name: str) -> bool:
-    kind = name.rpartition(".")[2]
-    return kind.startswith("b_") or kind == "sink"
 
 
 def _evaluated(model: Transformer, evaluate: Evaluation) -> dict[str, float]:

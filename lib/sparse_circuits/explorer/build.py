@@ -58,8 +58,9 @@ def explore(
     Raises
     ------
     ValueError
-        If the model is too big to draw or has no edge, if the vocabulary has the wrong length or names a token twice,
-        if a prompt is empty, too long or has an unknown token, or if a note names no edge of the model.
+        If the model is too big to draw, has no edge or has sparse activations, if the vocabulary has the wrong length
+        or names a token twice, if a prompt is empty, too long or has an unknown token, or if a note names no edge of
+        the model.
     """
     circuit = whole_circuit(model) if circuit is None else circuit
     _check_size(model, circuit)
@@ -85,6 +86,11 @@ def explore(
 def _check_size(model: Transformer, circuit: Circuit) -> None:
     if not weight_graph(model).same_as(circuit.graph):
         raise ValueError("The circuit is of another model's graph; build it from weight_graph(model).")
+    if model.cfg.activation_density < 1:
+        raise ValueError(
+            f"The model keeps a share of {model.cfg.activation_density} of its activations (AbsTopK), which the page's "
+            "own forward pass does not do; give a model with activation_density = 1."
+        )
     n_edges = circuit.count_edges()
     if n_edges == 0:
         raise ValueError("There is no edge to draw: give a model, or a circuit, with non-zero weights.")

@@ -41,11 +41,16 @@ def keep_largest(x: Float[Tensor, "*shape"], k: int, dim: int | None = None) -> 
     -----
     AbsTopK of arXiv 2511.13653, section 2.1 (weights) and appendix A.1 (activations).
     """
-    return _Kept.apply(x, largest_mask(x, k, dim))
+    return zero_outside(x, largest_mask(x, k, dim))
 
 
-class _Kept(torch.autograd.Function):
-    """Zero the entries outside a mask: as `x.masked_fill(~mask, 0)`, in a third of its time on the CPU."""
+def zero_outside(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Return a copy of `x` that is zero where `mask` is False; gradients flow where it is True."""
+    return _ZeroOutside.apply(x, mask)
+
+
+class _ZeroOutside(torch.autograd.Function):
+    """As `x.masked_fill(~mask, 0)`, in a third of its time on the CPU."""
 
     @staticmethod
     def forward(ctx, x: Tensor, mask: Tensor) -> Tensor:
@@ -54,7 +59,7 @@ class _Kept(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        return _Kept.apply(gradient, *ctx.saved_tensors), None
+        return _ZeroOutside.apply(gradient, *ctx.saved_tensors), None
 
 
 @torch.no_grad()
