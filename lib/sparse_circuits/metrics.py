@@ -155,8 +155,8 @@ def logit_difference(
 
     Raises
     ------
-    ValueError
-        If the shapes disagree.
+    TypeError, ValueError
+        If the shapes disagree, there are no prompts, or a token is not in the vocabulary.
     """
     for name, ids in (("right", right), ("wrong", wrong)):
         _check_answers(logits, ids, name)
@@ -185,7 +185,7 @@ def kl_divergence(
     Raises
     ------
     ValueError
-        If the shapes disagree.
+        If the shapes disagree, or there are no prompts.
     """
     _check_same_shape(logits_model, logits_circuit)
     model, circuit = logits_model.log_softmax(-1), logits_circuit.log_softmax(-1)
@@ -198,10 +198,10 @@ def match_with_model(logits: Float[Tensor, "n d_vocab"], logits_model: Float[Ten
     Raises
     ------
     ValueError
-        If the shapes disagree.
+        If the shapes disagree, there are no prompts, or a logit is nan.
     """
     _check_same_shape(logits, logits_model)
-    return (logits.argmax(-1) == logits_model.argmax(-1)).double().mean().item()
+    return (_first_choice(logits) == _first_choice(logits_model)).double().mean().item()
 
 
 def match_with_label(logits: Float[Tensor, "n d_vocab"], label: Int[Tensor, " n"]) -> float:
@@ -209,11 +209,11 @@ def match_with_label(logits: Float[Tensor, "n d_vocab"], label: Int[Tensor, " n"
 
     Raises
     ------
-    ValueError
-        If the shapes disagree.
+    TypeError, ValueError
+        If the shapes disagree, there are no prompts, a logit is nan, or a label is not in the vocabulary.
     """
     _check_answers(logits, label, "label")
-    return (logits.argmax(-1) == label.to(logits.device)).double().mean().item()
+    return (_first_choice(logits) == label.to(logits.device)).double().mean().item()
 
 
 def _check_answers(logits: Tensor, ids: Tensor, name: str) -> None:
@@ -222,10 +222,25 @@ def _check_answers(logits: Tensor, ids: Tensor, name: str) -> None:
             f"logits have shape {tuple(logits.shape)} and {name} {tuple(ids.shape)}; give logits (n, d_vocab) at the "
             f"answer position and {name} (n,)."
         )
+    if not len(ids):
+        raise ValueError("There are no prompts, the logits have shape (0, d_vocab); give at least one.")
+    if ids.is_floating_point() or ids.dtype == torch.bool:
+        raise TypeError(f"{name} has dtype {ids.dtype}; give token ids, which are integers.")
+    if ids.min() < 0 or ids.max() >= logits.shape[1]:
+        raise ValueError(
+            f"{name} goes from {ids.min()} to {ids.max()}, the vocabulary has {logits.shape[1]} tokens; give ids below "
+            "that, from 0 on."
+        )
 
 
 def _check_same_shape(a: Tensor, b: Tensor) -> None:
-    if a.shape != b.shape:
+    if a.shape != b.shape or not a.numel():
         raise ValueError(
-            f"The logits have shapes {tuple(a.shape)} and {tuple(b.shape)}; give both on the same prompts."
+            f"The logits have shapes {tuple(a.shape)} and {tuple(b.shape)}; give both on the same prompts, one or more."
         )
+
+
+def _first_choice(logits: Float[Tensor, "n d_vocab"]) -> Int[Tensor, " n"]:
+    if logits.isnan().any():
+        raise ValueError("A logit is nan, which has no rank; give the logits of a model with finite weights.")
+    return logits.argmax(-1)
