@@ -13,7 +13,8 @@ export OMP_WAIT_POLICY := passive
 
 SITE := _build/html/.current
 SITE_SOURCES := _config.yml book/_toc.yml book/references.bib \
-	$(wildcard book/*.md book/*.yml book/_static/*.* book/_templates/static/* notebooks/*.ipynb data/*.json lib/book_tools/*.py)
+	$(wildcard book/*.md book/*.yml book/_static/*.* book/_templates/static/* notebooks/*.ipynb data/*.json lib/book_tools/*.py \
+	_build/reports/verification.json)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -33,7 +34,7 @@ book: $(SITE) ## build the site from the stored outputs and say where to open it
 # A full build every time something changed: an incremental one does not repeat the warnings of pages it skips.
 $(SITE): .venv/installed $(SITE_SOURCES)
 	$(VENV_PYTHON) -m book_tools.assets
-	$(VENV_PYTHON) -m book_tools.claims_page
+	$(VENV_PYTHON) -m book_tools.generated
 	.venv/bin/jupyter-book build . --toc book/_toc.yml -W -n --keep-going --all
 	@touch $@
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import yaml
 from book_tools.project import ROOT, Book, Notebook
+from book_tools.rules.routes import READERS
 from sparse_circuits.grading import Wrong, grader
 
 NAME = "90_example"
@@ -122,6 +123,15 @@ def chapter() -> nbformat.NotebookNode:
     return node
 
 
+def plan() -> dict:
+    """Return a plan of one chapter, with a route for each kind of reader."""
+    route = {"title": "A route", "who": "You count edges.", "chapters": ["90"]}
+    return {
+        "chapters": {"90": {"title": "An example", "needs": []}},
+        "routes": dict.fromkeys(READERS, route),
+    }
+
+
 def make_book(root: Path) -> Book:
     """Make the book in `root`, not yet executed; its prose is one page."""
     for folder in ("notebooks", "book", "data"):
@@ -131,6 +141,7 @@ def make_book(root: Path) -> Book:
     (root / "book" / "index.md").write_text(
         "# A book\n\nStart at [the chapter](../notebooks/90_example.ipynb): **3**<!-- claim:example.edges --> edges.\n"
     )
+    (root / "book" / "routes.yml").write_text(yaml.safe_dump(plan()))
     (root / "notebooks" / "example_library.py").write_text(LIBRARY)
     notebook = Notebook(root / "notebooks" / f"{NAME}.ipynb", chapter())
     notebook.write()

@@ -8,6 +8,7 @@ import unicodedata
 import nbformat
 
 from book_tools.address import colab_address
+from book_tools.plan import Need
 from book_tools.project import KERNEL, LANGUAGE, Book, Notebook, tags
 
 SETUP = """\
@@ -55,7 +56,7 @@ def card_source(book: Book, notebook: Notebook, links: dict[str, str] | None = N
     budget = book.measurements("budgets").get(notebook.name, {})
     claims = sum(claim.notebook == notebook.name for claim in book.ledger())
     row = {
-        "needs": ", ".join(f"chapter {number}" for number in chapter["needs"]) or "no other chapter",
+        "needs": ", ".join(Need.parse(need).words() for need in chapter["needs"]) or "no other chapter",
         "read": f"{chapter['read_minutes']} min",
         "do": f"{chapter['do_minutes']} min",
         "run": duration(budget.get("run_seconds")),

@@ -1,6 +1,7 @@
 """Run what CI runs, step by step, and close with one summary.
 
-Every step runs even when an earlier one failed, so one run shows all that is wrong.
+Every step runs even when an earlier one failed, so one run shows all that is wrong. A complete run leaves a report that
+the status page of the next build shows.
 `python -m book_tools.check NAME ...` runs only the steps named.
 """
 
@@ -10,7 +11,10 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+
+from book_tools.verification import Revision, Verification
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORTS = ROOT / "_build" / "reports"
@@ -100,12 +104,17 @@ def main(names: list[str]) -> int:
     if unknown:
         sys.exit(f"check: no step {sorted(unknown)}; the steps are {[step.name for step in STEPS]}")
     REPORTS.mkdir(parents=True, exist_ok=True)
+    revision = Revision.of(ROOT)
     results = [run(step) for step in STEPS if not names or step.name in names]
     print("\n=== summary")
     for result in results:
         print(result.line())
     passed, failed, skipped = (sum(getattr(r, key) for r in results) for key in ("passed", "failed", "skipped"))
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
+    if not names:
+        finished = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        seconds = round(sum(result.seconds for result in results))
+        Verification(revision.commit, revision.changed, finished, passed, failed, skipped, seconds).save(ROOT)
     return int(any(result.status for result in results))
 
 

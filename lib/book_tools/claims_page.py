@@ -1,19 +1,14 @@
-"""Write `book/claims.md`: every claim with its band, its measured range, and a link to the cell that makes it.
-
-    python -m book_tools.claims_page
-
-The page is made before each build of the site and not committed.
-"""
+"""Make `book/claims.md`: every claim with its band, its measured range, and a link to the cell that makes it."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Iterator
 
-from sparse_circuits.checkpoints import write_atomically
 from sparse_circuits.claims import Claim, anchor
 from sparse_circuits.display import format_number
 
+from book_tools.markdown import table
 from book_tools.project import Book, Notebook
 
 INTRODUCTION = """\
@@ -45,9 +40,7 @@ def _sections(book: Book) -> Iterator[str]:
             source = f"{book.repository}/blob/{book.branch}/notebooks/{notebook.path.name}"
             yield f"## {notebook.chapter['number']} · {notebook.chapter['title']}\n"
             yield f"Each name leads to the cell that makes the claim. [The notebook]({source}) holds them all.\n"
-            yield _row(COLUMNS)
-            yield _row(["---"] * len(COLUMNS))
-            yield from (_row(_cells(notebook, claim, spreads.get(claim.id))) for claim in claims)
+            yield from table(COLUMNS, (_cells(notebook, claim, spreads.get(claim.id)) for claim in claims))
             yield ""
 
 
@@ -71,17 +64,3 @@ def _range(spread: dict | None) -> str:
     low, high = format_number(spread["min"]), format_number(spread["max"])
     runs = f"{len(spread['runs'])} run{'s' if len(spread['runs']) > 1 else ''}"
     return f"{low} in {runs}" if low == high else f"{low} to {high} in {runs}"
-
-
-def _row(cells) -> str:
-    return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
-
-
-def main() -> None:
-    """Write the page of this checkout."""
-    book = Book()
-    write_atomically(book.root / "book" / "claims.md", page(book).encode())
-
-
-if __name__ == "__main__":
-    main()

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Iterator
 
 from book_tools.project import Book
-from book_tools.rules import Finding, chapter, ledger, links, outputs, prose, teaching
+from book_tools.rules import Finding, chapter, glossary, ledger, links, outputs, prose, routes, teaching
 
-BOOK_RULES = (*outputs.BOOK_RULES, *prose.BOOK_RULES, *ledger.BOOK_RULES, *links.BOOK_RULES)
+BOOK_RULES = tuple(rule for module in (outputs, prose, ledger, links, routes, glossary) for rule in module.BOOK_RULES)
 NOTEBOOK_RULES = (*outputs.NOTEBOOK_RULES, *chapter.NOTEBOOK_RULES, *teaching.NOTEBOOK_RULES)
 
 

@@ -17,6 +17,8 @@ from sparse_circuits.claims import Ledger
 ROOT = Path(__file__).resolve().parents[2]
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LANGUAGE = {"file_extension": ".py", "name": "python", "pygments_lexer": "ipython3"}
+# Pages that are made before each build of the site and not committed.
+GENERATED_PAGES = ("claims.md", "routes.md", "status.md")
 CLAIM_ANCHOR = re.compile(r'id="claim-([a-z0-9._-]+)"')
 
 
@@ -123,7 +125,7 @@ class Book:
 
     def pages(self) -> list[Path]:
         """Return the prose pages and those in the root, such as the README; generated pages are not prose."""
-        pages = [path for path in sorted((self.root / "book").glob("**/*.md")) if path.name != "claims.md"]
+        pages = [path for path in sorted((self.root / "book").glob("**/*.md")) if path.name not in GENERATED_PAGES]
         return [*sorted(self.root.glob("*.md")), *pages]
 
     def ledger(self) -> Ledger:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
-from book_tools.project import Book, Notebook
+from book_tools.project import GENERATED_PAGES, Book, Notebook
 from book_tools.rules import Finding, line_of, without_code
 from book_tools.rules.prose import texts
 
@@ -20,7 +20,7 @@ TARGET = re.compile(
     r"^\((?P<label>[^)\n]+)\)=|\b(?:id|name)\s*=\s*\"(?P<id>[^\"]+)\"|\{#(?P<attribute>[\w-]+)", re.MULTILINE
 )
 # Made when the site is built.
-GENERATED = {"claims.md", "genindex.html", "search.html", "index.html"}
+GENERATED = {*GENERATED_PAGES, "genindex.html", "search.html", "index.html"}
 SOURCES = (".md", ".ipynb")
 
 
