@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import save
 from sparse_circuits.checkpoints import (
     FORMAT_VERSION,
     CheckpointError,
@@ -103,9 +104,19 @@ def test_other_versions_and_kinds_are_refused(saved, monkeypatch):
     write_folder(folder, files, kind="model")
     monkeypatch.undo()
     with pytest.raises(
-        CheckpointError, match=f"format version {FORMAT_VERSION + 1}, this package reads {FORMAT_VERSION}"
+        CheckpointError, match=rf"format version {FORMAT_VERSION + 1}, this package reads \(1, {FORMAT_VERSION}\)"
     ):
         load_model(folder)
+
+
+def test_a_folder_of_the_first_version_is_still_read(saved, monkeypatch):
+    model, folder = saved
+    monkeypatch.setattr("sparse_circuits.checkpoints.FORMAT_VERSION", 1)
+    whole = {name: weight.contiguous() for name, weight in model.state_dict().items()}
+    rewrite(folder, model__safetensors=save(whole))
+    monkeypatch.undo()
+    assert json.loads((folder / "manifest.json").read_text())["format_version"] == 1
+    assert torch.equal(load_model(folder).W_U, model.W_U)
 
 
 def test_replacing_a_model_leaves_one_folder(saved, tmp_path):

@@ -1,7 +1,7 @@
 """Save and load models: safetensors, a JSON configuration, and a manifest with the SHA-256 of each file.
 
 A model is a folder, written all at once and read only after its manifest has vouched for every file: a folder that
-is not whole is never half-loaded.
+is not whole is never half-loaded. Sparse weights are stored sparsely; see `sparsity.storage`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .model import Transformer
 
-FORMAT_VERSION = 1
+# 1: every weight whole. 2: a weight may be stored as its values and their indices.
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, FORMAT_VERSION)
 RESTORE = "copy the whole folder again, or restore it from git."
 CONFIG, WEIGHTS, MANIFEST = "config.json", "model.safetensors", "manifest.json"
 
@@ -128,9 +130,9 @@ def _read_manifest(directory: Path, kind: str) -> dict:
     whole = raw == canonical_json({**manifest, "manifest_sha256": stated})
     if not whole or hashlib.sha256(body).hexdigest() != stated:
         raise CheckpointError(f"{path} is damaged: it does not match its own SHA-256; {RESTORE}")
-    if manifest["format_version"] != FORMAT_VERSION:
+    if manifest["format_version"] not in READABLE_VERSIONS:
         raise CheckpointError(
-            f"{path} has format version {manifest['format_version']!r}, this package reads {FORMAT_VERSION}; "
+            f"{path} has format version {manifest['format_version']!r}, this package reads {READABLE_VERSIONS}; "
             "install the newest sparse-circuits."
         )
     if manifest["kind"] != kind:
@@ -144,7 +146,7 @@ def save_model(model: Transformer, directory: str | os.PathLike, **extra_files: 
     Parameters
     ----------
     model : Transformer
-        The model; its weights are stored in their own precision.
+        The model; its weights are stored in their own precision, and sparsely where that is smaller.
     directory : path
         The folder; made if missing, replaced as a whole if not.
     **extra_files : bytes
@@ -152,8 +154,10 @@ def save_model(model: Transformer, directory: str | os.PathLike, **extra_files: 
     """
     from safetensors.torch import save
 
-    weights = {name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}
-    files = {CONFIG: canonical_json(model.cfg.to_dict()), WEIGHTS: save(weights)}
+    from .sparsity.storage import pack
+
+    weights = {name: weight.detach().cpu() for name, weight in model.state_dict().items()}
+    files = {CONFIG: canonical_json(model.cfg.to_dict()), WEIGHTS: save(pack(weights))}
     files |= {name.replace("__", "."): content for name, content in extra_files.items()}
     write_folder(Path(directory), files, kind="model")
 
@@ -196,15 +200,18 @@ def build_model(config: bytes, weights: bytes, directory: Path) -> Transformer:
     from safetensors.torch import load
 
     from .model import Transformer, TransformerConfig
+    from .sparsity.storage import unpack
 
     try:
         cfg = TransformerConfig(**json.loads(config))
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{directory / CONFIG} is no configuration of this package: {error}") from error
     try:
-        state = load(weights)
+        state = unpack(load(weights))
     except SafetensorError as error:
         raise CheckpointError(f"{directory / WEIGHTS} is no safetensors file: {error}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{directory / WEIGHTS}: {error}; {RESTORE}") from error
     model = Transformer(cfg)
     expected = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
     found = {name: tuple(weight.shape) for name, weight in state.items()}
