@@ -1,8 +1,8 @@
 """Which lines of the solutions a student must not see, and where in a folder one of them stands.
 
 A line of a solution is secret unless the reader has it anyway: it stands in the stub of its own exercise, it holds no
-name and no number (`else:`, `)`), or it is an idiom of the chapter, found as it is in two teaching cells or more. A
-line with a single name is too common to be searched for in prose, so it counts only as a whole line of code.
+name and no number (`else:`, `)`), it is a line of code of another chapter, or an idiom of its own: found in two cells
+or more. A line with a single name is too common to be searched for in prose: it counts as a whole line of code.
 """
 
 from __future__ import annotations
@@ -67,10 +67,26 @@ def words(line: str) -> list[str]:
     return [word for word in WORD.findall(line) if not keyword.iskeyword(word)]
 
 
+def secrets_of_all(notebooks: list[Notebook]) -> list[Secret]:
+    """Return the secret lines of several chapters; a line that another chapter teaches is no secret."""
+    taught = [{line for lines in teaching_lines(notebook) for line in lines} for notebook in notebooks]
+    return [
+        secret
+        for place, notebook in enumerate(notebooks)
+        for secret in secrets_of(notebook)
+        if not any(secret.line in lines for other, lines in enumerate(taught) if other != place)
+    ]
+
+
+def teaching_lines(notebook: Notebook) -> list[set[str]]:
+    """Return the lines of each code cell that is no solution."""
+    cells = (cell for cell in notebook.cells if cell.cell_type == "code" and "solution" not in tags(cell))
+    return [set(lines_of(cell.source)) for cell in cells]
+
+
 def secrets_of(notebook: Notebook) -> list[Secret]:
     """Return the secret lines of every solution of a notebook, each once per exercise."""
-    code = [cell for cell in notebook.cells if cell.cell_type == "code" and "solution" not in tags(cell)]
-    cells_with = Counter(line for cell in code for line in set(lines_of(cell.source)))
+    cells_with = Counter(line for lines in teaching_lines(notebook) for line in lines)
     found: dict[Secret, None] = {}
     stub = ""
     for cell in notebook.cells:

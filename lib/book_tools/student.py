@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from book_tools.cells import card_source, launch_links
-from book_tools.leaks import Leak, leaks_in, secrets_of
+from book_tools.leaks import Leak, leaks_in, secrets_of_all
 from book_tools.project import Book, Notebook, tags
 from book_tools.publish import push_folder
 
@@ -106,7 +106,7 @@ def _names(source: str) -> tuple[set[str], set[str]]:
 
 def find_leaks(book: Book, folder: Path) -> Iterator[Leak]:
     """Yield every line of a solution of the book that stands in a folder."""
-    yield from leaks_in(folder, (secret for notebook in book.notebooks() for secret in secrets_of(notebook)))
+    yield from leaks_in(folder, secrets_of_all(book.notebooks()))
 
 
 def build(book: Book, folder: Path) -> list[Path]:

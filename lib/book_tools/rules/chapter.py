@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import nbformat
 
 from book_tools.project import Book, Notebook, output_texts, tags
-from book_tools.rules import Finding
+from book_tools.rules import Finding, line_of
+from book_tools.skeleton import CLOSE, OPEN
 
 PARTS = (
     "card", "hook", "objectives", "setup", "build", "predict", "result", "lies", "exercises", "compare", "recap",
@@ -161,6 +162,14 @@ def budgets_are_kept(book: Book, notebook: Notebook) -> Iterator[Finding]:
             yield Finding(notebook.path.name, "card", message, "make the chapter lighter, or state the true budget")
 
 
+def nothing_is_left_of_the_scaffold(book: Book, notebook: Notebook) -> Iterator[Finding]:
+    """What `book_tools.scaffold` left to be written has been written."""
+    for cell in notebook.cells:
+        for left in re.finditer(rf"{OPEN}[^{CLOSE}]*{CLOSE}", cell.source):
+            message = f"{line_of(cell.source, left.start())} still has the scaffold's {left[0][:60]!r}"
+            yield Finding(notebook.path.name, cell.id, message, "write what it asks for in its place")
+
+
 def _count(notebook: Notebook, where: str, found: int, allowed: tuple[int, int]) -> Iterator[Finding]:
     low, high = allowed
     if not low <= found <= high:
@@ -177,4 +186,5 @@ NOTEBOOK_RULES = (
     lies_are_runnable,
     recap_and_reading,
     budgets_are_kept,
+    nothing_is_left_of_the_scaffold,
 )
