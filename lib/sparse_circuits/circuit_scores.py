@@ -19,7 +19,7 @@ from transformer_lens import HookedRootModule
 from .ablation import ablated
 from .ablation_masks import edges_outside, nodes_outside
 from .ablation_values import AblationValues, norm_scales
-from .circuit import Circuit
+from .circuit import Circuit, listed
 
 LEVELS = ("nodes", "edges")
 
@@ -45,12 +45,14 @@ class CircuitScore:
     share, seed : float, int
         Ablate only a random subset of what is outside, as in `ablated`.
     frozen_norms : bool
-        Keep what every norm divides by as it is in the intact model.
+        Keep what every norm divides by as it is in the intact model. It is taken once: after a change of the weights
+        or the tokens, make a new score.
 
     Raises
     ------
-    ValueError
-        If `level` is unknown.
+    TypeError, ValueError
+        If `level` is unknown; when called, if the circuit is none or of another model, if the metric gives no finite
+        number, and as `ablated` does.
     """
 
     model: HookedRootModule
@@ -66,6 +68,8 @@ class CircuitScore:
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
             raise ValueError(f"level is {self.level!r}; choose one of {LEVELS}.")
+        if self.positions is not None and not isinstance(self.positions, Tensor):
+            object.__setattr__(self, "positions", listed(self.positions, "positions"))
 
     def __call__(self, circuit: Circuit) -> float:
         """Return F(circuit)."""
@@ -74,10 +78,12 @@ class CircuitScore:
     @torch.no_grad()
     def of_subset(self, circuit: Circuit, share: float, seed: int) -> float:
         """Return the metric with a random subset of what is outside the circuit ablated."""
+        if not isinstance(circuit, Circuit):
+            raise TypeError(f"{circuit!r} is no Circuit; give one, for example Circuit.from_names(graph, edges).")
         outside = {"nodes": nodes_outside(circuit)} if self.level == "nodes" else {"edges": edges_outside(circuit)}
         options = {"values": self.values, "positions": self.positions, "norm_scales": self._scales}
         with ablated(self.model, **outside, **options, share=share, seed=seed):
-            return float(self.metric(self.model(self.tokens)))
+            return _finite_number(self.metric(self.model(self.tokens)))
 
     def without(self, circuit: Circuit, names: Iterable[str]) -> Circuit:
         """Return the circuit less some of its nodes, or of its edges, as `level` says."""
@@ -142,7 +148,8 @@ def completeness_gaps(score: CircuitScore, circuit: Circuit, subsets: Iterable[S
         Names of nodes, or of edges if the score has that level.
     """
     whole = Circuit.full(circuit.graph)
-    return [abs(score(score.without(circuit, names)) - score(score.without(whole, names))) for names in subsets]
+    listed_subsets = [listed(names, "a subset") for names in subsets]
+    return [abs(score(score.without(circuit, names)) - score(score.without(whole, names))) for names in listed_subsets]
 
 
 def minimality(score: CircuitScore, circuit: Circuit, subsets: Iterable[Sequence[str]] = ((),)) -> dict[str, float]:
@@ -196,3 +203,14 @@ def stochastic_scores(
     if n_subsets < 1:
         raise ValueError(f"n_subsets is {n_subsets}; draw at least 1.")
     return [score.of_subset(circuit, share, seed + i) for i in range(n_subsets)]
+
+
+def _finite_number(measured: float | Tensor) -> float:
+    if isinstance(measured, Tensor) and measured.numel() != 1:
+        raise ValueError(
+            f"The metric gives a tensor of shape {tuple(measured.shape)}; give one that returns one number for all "
+            "prompts, for example their mean."
+        )
+    if not isinstance(measured, Tensor | int | float) or not math.isfinite(measured):
+        raise ValueError(f"The metric gives {measured!r}; give one that returns a finite number.")
+    return float(measured)
