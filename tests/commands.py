@@ -10,7 +10,7 @@ from pathlib import Path
 
 from book_tools.project import ROOT
 
-FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<code>.*?)^```", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^ *```(?P<language>\w*)\n(?P<code>.*?)^ *```", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?:^ {4}\S.*\n)+", re.MULTILINE)
 INLINE = re.compile(r"`([^`\n]+)`")
 PYTHON = re.compile(r"(?:.*/)?python3?")

@@ -153,6 +153,7 @@ def test_links_of_pages_notebooks_and_bibliography_are_found_with_their_places(t
         "https://github.com/someone/a-book/blob/main/lib/a.py": ["book/page.md, line 5"],
     }
     assert absolute(book, "mailto:a@b.example") == ""
+    assert absolute(book, "student:90_example").endswith("/blob/student/notebooks/90_example.ipynb")
 
 
 def test_launch_links_are_checked_by_the_file_that_they_open():

@@ -29,6 +29,7 @@ from book_tools.project import Book
 from book_tools.rules import line_of, without_code
 from book_tools.rules.links import LINK
 from book_tools.rules.prose import texts
+from book_tools.student import StudentBook
 
 # Beginning of an address -> why it is not asked. An entry that fits no link of the book is reported.
 ALLOWED: dict[str, str] = {}
@@ -85,8 +86,8 @@ def absolute(book: Book, target: str) -> str:
     scheme, _, rest = target.partition(":")
     if scheme == "repository":
         return f"{book.repository}/blob/{book.branch}/{rest}"
-    if scheme == "colab":
-        return colab_address(book, rest)
+    if scheme in ("colab", "student"):
+        return colab_address(book if scheme == "colab" else StudentBook(book.root), rest)
     return target if scheme in ("http", "https") else ""
 
 

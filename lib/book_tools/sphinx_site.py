@@ -1,18 +1,22 @@
 """Sphinx extension of the site: links that follow `repository.url`, and the list of the chapters that stand.
 
-In a page, `[text](repository:README.md)` links to a file of the repository and `[text](colab:00_name)` opens a chapter
-in Colab. The directive `{chapters}` makes the table of chapters from the metadata of the notebooks.
+In a page, `[text](repository:README.md)` links to a file of the repository, `[text](colab:00_name)` opens a chapter in
+Colab, and `[text](student:00_name)` opens the students' edition of it. The directive `{chapters}` makes the table of
+chapters from the metadata of the notebooks; with the option `:students:` its links open the students' edition.
 """
 
 from pathlib import Path
+from typing import ClassVar
 
 from docutils import nodes
+from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
 from sphinx.ext.mathjax import html_visit_displaymath, html_visit_math
 from sphinx.util.docutils import SphinxDirective
 
 from book_tools.address import colab_address
 from book_tools.project import Book, Notebook
+from book_tools.student import StudentBook
 
 
 def set_link_schemes(app, config) -> None:
@@ -24,15 +28,16 @@ def set_link_schemes(app, config) -> None:
         "mailto": None,
         "repository": f"{book.repository}/blob/{book.branch}/{{{{path}}}}",
         "colab": colab_address(book, "{{path}}"),
+        "student": colab_address(StudentBook(book.root), "{{path}}"),
     }
 
 
-def chapter_row(notebook: Notebook) -> str:
-    """Return the row of one chapter in the table of chapters, in Markdown."""
+def chapter_row(notebook: Notebook, scheme: str = "colab") -> str:
+    """Return the row of one chapter in the table of chapters, in Markdown; the scheme says what its link opens."""
     card = notebook.chapter
     return (
         f"| {card['number']} | [{card['title']}](/notebooks/{notebook.path.name}) | {card['read_minutes']} min "
-        f"| {card['do_minutes']} min | [Colab](colab:{notebook.name}) |"
+        f"| {card['do_minutes']} min | [Colab]({scheme}:{notebook.name}) |"
     )
 
 
@@ -45,12 +50,16 @@ def mend_roles(app, page: str, template: str, context: dict, doctree) -> None:
 class Chapters(SphinxDirective):
     """The table of the chapters that stand."""
 
+    option_spec: ClassVar[dict] = {"students": directives.flag}
+
     def run(self) -> list[nodes.Node]:
         notebooks = Book(Path(self.env.srcdir)).notebooks()
         for notebook in notebooks:
             self.env.note_dependency(str(notebook.path))
         header = ["| number | chapter | read | exercises | run |", "| --- | --- | --- | --- | --- |"]
-        rows = StringList([*header, *map(chapter_row, notebooks)], source=self.env.doc2path(self.env.docname))
+        scheme = "student" if "students" in self.options else "colab"
+        chapters = [chapter_row(notebook, scheme) for notebook in notebooks]
+        rows = StringList([*header, *chapters], source=self.env.doc2path(self.env.docname))
         table = nodes.container()
         self.state.nested_parse(rows, self.content_offset, table)
         return table.children
