@@ -12,6 +12,17 @@ SHOWN = {
     "01_a_transformer_you_can_read": {
         "model.py": ["RMSNorm", "Attention", "MLP", "Block", "Transformer"],
     },
+    "02_superposition": {
+        "superposition.py": [
+            "ToyModels",
+            "feature_dimensionality",
+            "features_represented",
+            "features_per_dimension",
+            "sample_features",
+            "train_toys",
+            "keep_weights",
+        ],
+    },
 }
 
 

@@ -47,9 +47,9 @@ class ToyConfig:
     n_features: int = 5
     n_hidden: int = 2
     neurons: bool = False
-    steps: int = 2000
+    steps: int = 1500
     batch: int = 256
-    lr: float = 0.01
+    lr: float = 0.015
 
     def __post_init__(self) -> None:
         for name in ("n_features", "n_hidden", "steps", "batch", "lr"):
@@ -246,10 +246,10 @@ def keep_weights(widths: Sequence[int], n_weights: Sequence[int], anneal: float 
     def constraint(W: Tensor, progress: float) -> Tensor:
         kept = torch.zeros_like(W)
         for setting, (width, n) in enumerate(zip(widths, n_weights, strict=True)):
-            flat = W[setting, :, :width].flatten(-2)
-            full = flat.shape[-1]
+            rows = W[setting, :, :width].flatten(-2)
+            full = rows.shape[-1]
             k = full - round((full - n) * min(1.0, progress / anneal))
-            kept[setting, :, :width] = keep_largest(flat, k, dim=-1).unflatten(-1, (width, -1))
+            kept[setting, :, :width] = keep_largest(rows, k, dim=-1).unflatten(-1, (width, -1))
         return kept
 
     return constraint

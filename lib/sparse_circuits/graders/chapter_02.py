@@ -1,4 +1,4 @@
-"""Graders of chapter 2: each runs the reader's answer on matrices that the chapter did not show, or measures its loss."""
+"""Graders of chapter 2: each runs the reader's answer on new matrices, or measures what the answer does."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def grade_layout(answer: object) -> str:
     found = D.sort().values
     wanted = torch.tensor([0.4] * 5 + [0.5] * 2, dtype=torch.float64)
     if torch.allclose(found, wanted, atol=1e-3):
-        return "Five features at 2/5 and two at 1/2: a pentagon, and a pair at right angles to it."
+        return "Five features at 2/5 and two at 1/2. Do the two of the pair point in opposite directions? D cannot tell."
     listed = ", ".join(f"{value:.2f}" for value in found)
     raise Wrong(f"The seven values of D are {listed}. Wanted are five of 0.40 and two of 0.50.")
 
