@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sparse_circuits.checkpoints import load_model, save_model
 from sparse_circuits.model import Transformer, TransformerConfig
 from sparse_circuits.sparsity import WeightSparsity, sparse_weights, sparsify
+from sparse_circuits.train import Recipe, run_recipe
 from sparse_circuits.training import TrainingConfig, random_windows, train
 
 CONFIG = TransformerConfig(d_vocab=30, n_ctx=16, n_layers=2, d_model=16, n_heads=2, d_head=8, d_mlp=32)
@@ -230,6 +231,50 @@ def test_the_budget_survives_save_and_load(tmp_path):
     sparsify(loaded, SPARSITY)
     for name, weight in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], weight)
+
+
+RECIPE = """
+[model]
+preset = "minute"
+n_layers = 1
+d_model = 16
+n_ctx = 16
+activation_density = 0.25
+activation_locations = ["mlp.hook_post", "hook_attn_out"]
+
+[data]
+stream = "mini_python"
+held_out_windows = 2
+
+[training]
+seed = 0
+steps = 20
+batch_size = 4
+learning_rate = 0.05
+epsilon = 0.1
+normalize_gradients = true
+log_every = 5
+checkpoint_every = 10
+
+[sparsity]
+density = 0.0625
+expansion = 4
+"""
+
+
+def test_a_recipe_states_both_kinds_of_sparsity(tmp_path, monkeypatch):
+    monkeypatch.setattr("sparse_circuits.train.MINI_PYTHON_TOKENS", {"train": 3000, "held_out": 500})
+    path = tmp_path / "sparse.toml"
+    path.write_text(RECIPE)
+    recipe = Recipe.read(path)
+    assert recipe.training.sparsity == WeightSparsity(1 / 16, 4)
+    run_recipe(recipe, tmp_path / "run", progress=False)
+    model = load_model(tmp_path / "run" / "model")
+    assert model.cfg.activation_locations == ("mlp.hook_post", "hook_attn_out")
+    assert nonzeros(model) == WeightSparsity(1 / 16, 4).counts(model)
+    path.write_text(RECIPE.replace("expansion", "expanse"))
+    with pytest.raises(ValueError, match=r"sparse\.toml is no recipe.*expanse"):
+        Recipe.read(path)
 
 
 @pytest.mark.parametrize(
