@@ -31,12 +31,10 @@ class ToyConfig:
     n_features, n_hidden : int
         Length of the input, and dimensions between input and output.
     neurons : bool
-        Whether the hidden dimensions are neurons: a ReLU behind each. The features then lie between -1 and 1 and the
-        model is to return their positive part.
-    steps, batch : int
-        Steps of Adam, and examples in each.
-    lr : float
-        Learning rate; it falls linearly to zero over the second half.
+        Whether a ReLU follows each hidden dimension. Features then lie between -1 and 1, and the model is to return
+        their positive part.
+    steps, batch, lr : int, int, float
+        Steps of Adam, examples in each, and the learning rate, which falls linearly to zero over the second half.
 
     Raises
     ------
@@ -63,9 +61,8 @@ class ToyModels:
 
     Parameters
     ----------
-    W : float tensor, shape (..., hidden, feature)
-        Column i is the direction of feature i.
-    b : float tensor, shape (..., feature)
+    W, b : float tensors, shapes (..., hidden, feature) and (..., feature)
+        Column i of `W` is the direction of feature i.
     neurons : bool
         Whether a ReLU follows each hidden dimension: x' = ReLU(Wᵀ ReLU(W x) + b).
     """
@@ -101,8 +98,6 @@ def sample_features(
     ----------
     densities : float tensor, shape (setting,)
         Probability that a feature is on.
-    n_features, batch : int
-        Features of an example, and examples of a model.
     generators : sequence of torch.Generator
         One for each seed. All settings see the same draws, so that they differ in their density alone.
     signed : bool
@@ -129,26 +124,17 @@ def train_toys(
     importance: Tensor | float = 1.0,
     constraint: Constraint | None = None,
 ) -> ToyModels:
-    """Train one model for each density and seed, all at the same time.
+    """Train one model for each density and seed at the same time; `W` has shape (setting, seed, hidden, feature).
 
     Parameters
     ----------
-    cfg : ToyConfig
-        Shape and training.
-    densities : sequence of float
-        One for each setting.
-    seeds : sequence of int
-        Each starts a stream of random numbers for the first weights and the data.
+    densities, seeds : sequence of float, sequence of int
+        One density for each setting. Each seed starts a stream of random numbers for the first weights and the data.
     importance : float tensor, broadcast against (setting, seed, feature)
         Weight of each feature in the loss.
     constraint : callable, optional
         Gets `W` of shape (setting, seed, hidden, feature) and the share of the training that is done; returns the
         weights that are allowed. It is applied at the start and after every step.
-
-    Returns
-    -------
-    ToyModels
-        `W` of shape (setting, seed, hidden, feature).
     """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     start = untrained_toys(cfg, len(densities), generators)
@@ -175,16 +161,9 @@ def train_toys(
 def toy_loss(
     toys: ToyModels, densities: Sequence[float], importance: Tensor | float = 1.0, seed: int = 0, batches: int = 20
 ) -> Float[Tensor, "setting seed"]:
-    """Return the mean loss of each model on fresh examples, the same examples for all.
+    """Return the mean loss of each model on fresh examples, `batches` times 5,000, the same for all.
 
-    Parameters
-    ----------
-    toys : ToyModels
-        `W` of shape (setting, seed, hidden, feature).
-    densities, importance
-        As in `train_toys`.
-    seed, batches : int
-        Seed of the examples, and their number in batches of 5,000.
+    Densities and importance are those of `train_toys`; `seed` is that of the examples.
     """
     # A stream of its own: the seeds of the training are small numbers.
     generator = torch.Generator().manual_seed(2**32 + seed)
@@ -195,14 +174,11 @@ def toy_loss(
     return torch.stack(losses).mean(0)
 
 
-def feature_dimensionality(
-    W: Float[Tensor, "*model hidden feature"],
-) -> Float[Tensor, "*model feature"]:
+def feature_dimensionality(W: Float[Tensor, "*model hidden feature"]) -> Float[Tensor, "*model feature"]:
     """Return the share of a dimension that each feature has: D_i = ‖W_i‖² / Σ_j (Ŵ_i · W_j)².
 
-    The sum over features is at most the rank of `W`. A feature with no direction has D = 0.
-
-    Source: Elhage et al. 2022, "The Geometry of Superposition".
+    The sum over features is at most the rank of `W`. A feature with no direction has D = 0. Source: Elhage et al. 2022,
+    "The Geometry of Superposition".
     """
     gram = W.mT @ W
     own = gram.diagonal(dim1=-2, dim2=-1) ** 2
@@ -217,9 +193,7 @@ def features_represented(toys: ToyModels) -> Bool[Tensor, "*model feature"]:
     return moved.diagonal(dim1=-2, dim2=-1) > 0.5
 
 
-def features_per_dimension(
-    W: Float[Tensor, "*model hidden feature"],
-) -> Int[Tensor, "*model hidden"]:
+def features_per_dimension(W: Float[Tensor, "*model hidden feature"]) -> Int[Tensor, "*model hidden"]:
     """Count the features that move a hidden dimension by more than half of what its strongest feature does.
 
     A dimension that nothing moves by more than 0.1 counts none.
@@ -233,12 +207,12 @@ def keep_weights(widths: Sequence[int], n_weights: Sequence[int], anneal: float 
     """Return the constraint that a model uses `width` hidden dimensions and `n_weights` non-zero weights.
 
     The weights of largest magnitude are kept, in each model by itself. Their number falls linearly from all to
-    `n_weights` over the share `anneal` of the training, as in arXiv 2511.13653, section 2.1.
+    `n_weights` over the share `anneal` of the training; in arXiv 2511.13653 the fall begins after its first hundredth.
 
     Parameters
     ----------
     widths, n_weights : sequence of int
-        One for each setting.
+        One for each setting; a ValueError is raised if a number of weights is more than its width has.
     anneal : float
         Above 0, at most 1.
     """
@@ -268,10 +242,8 @@ def planted_pentagon(length: float = 1.0, order: Sequence[int] = range(5)) -> Fl
 
     Parameters
     ----------
-    length : float
-        Length of each column.
-    order : sequence of int
-        The features in the order in which they stand around the circle.
+    length, order : float, sequence of int
+        Length of each column, and the features in the order in which they stand around the circle.
     """
     angles = torch.empty(5, dtype=torch.float64)
     angles[list(order)] = torch.arange(5, dtype=torch.float64) * 2 * math.pi / 5
