@@ -26,7 +26,7 @@ def figure():
 
     plots.use_style()
     fig, ax = plt.subplots()
-    ax.plot([1, 2, 3])
+    ax.plot(FRAME["step"], FRAME["step"])
     return fig
 
 

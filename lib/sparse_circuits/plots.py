@@ -85,14 +85,18 @@ def show(fig: Figure, *, alt: str, data: pd.DataFrame, measured: Collection[str]
     Raises
     ------
     ValueError
-        If the text alternative is missing or says too little, or the data is empty.
+        If the text alternative is missing or says too little, the data is empty, or the figure draws numbers that are
+        not in the data (see `check_drawn`).
     TypeError
         If `fig` is not a figure or `data` not a data frame.
     """
     if not hasattr(fig, "savefig"):
         raise TypeError(f"{type(fig).__name__} is not a figure; give the Figure, as in `fig, ax = plt.subplots()`.")
+    from sparse_circuits.drawn import check_drawn
+
     check_alt(alt)
     _check_frame(data)
+    check_drawn(fig, data)
     picture = _png(fig)
     if in_notebook():
         from IPython.display import display
