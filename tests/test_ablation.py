@@ -36,7 +36,7 @@ def test_the_oracle_itself_is_the_model_when_nothing_is_replaced(seed):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_nodes_at_any_positions_get_the_stated_value(kind):
-    for seed in range(16):
+    for seed in range(9):
         case = make_case(seed, kind)
         nodes = random_nodes(case.model, seed, share=[0.05, 0.3, 1.0][seed % 3])
         expected, _ = forward(case.model, case.tokens, case.replaced(nodes))
@@ -57,7 +57,7 @@ def test_each_location_alone_can_be_ablated_and_changes_the_logits(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_in_float32_ablation_agrees_to_1e_5(kind):
-    for seed in range(4):
+    for seed in range(2):
         case = make_case(seed, kind, torch.float32)
         nodes, edges = random_nodes(case.model, seed), random_edges(case.model, seed)
         expected, _ = forward(case.model, case.tokens, case.replaced(nodes, edges))
@@ -133,7 +133,7 @@ def test_every_forward_pass_inside_the_context_is_ablated_also_of_other_shapes()
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_edges_at_any_positions_show_their_targets_the_stated_value(kind):
-    for seed in range(16):
+    for seed in range(9):
         case = make_case(seed, kind)
         edges = random_edges(case.model, seed, share=[0.05, 0.3, 1.0][seed % 3])
         expected, _ = forward(case.model, case.tokens, case.replaced(edges=edges))
@@ -153,7 +153,7 @@ def test_each_matrix_alone_can_lose_edges(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nodes_and_edges_can_be_ablated_at_once(kind):
-    for seed in range(8):
+    for seed in range(4):
         case = make_case(seed, kind)
         nodes, edges = random_nodes(case.model, seed, 0.15), random_edges(case.model, seed, 0.3)
         expected, _ = forward(case.model, case.tokens, case.replaced(nodes, edges))
@@ -227,12 +227,25 @@ def test_a_target_that_a_hook_bends_is_bent_after_the_edges_into_it_are_ablated(
         assert_close(logits_under(model, tokens, edges=masks), cut(tokens))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_in_a_model_with_activation_abstopk_zero_ablated_edges_are_cut_weights_too(seed):
+    model, tokens = random_model(seed, activation_density=0.5), random_tokens(seed, 3, 6)
+    graph, masks = sc.weight_graph(model), random_edges(model, seed, 0.4)
+    circuit = sc.Circuit(graph, graph.ends_of(masks), masks)
+    with torch.no_grad():
+        intact, cut = model(tokens), sc.cut_edges(model, circuit)(tokens)
+        kept = sc.keep_edges(model, circuit)(tokens)
+    assert not torch.allclose(intact, cut)
+    assert_close(logits_under(model, tokens, edges=circuit), cut)
+    assert_close(logits_under(model, tokens, edges=sc.edges_outside(circuit)), kept)
+
+
 # --- values ----------------------------------------------------------------------------------------------------------
 
 
 def test_means_are_those_of_one_token_after_another_whatever_the_batches():
     model = random_model(3, n_ctx=4)
-    tokens = random_tokens(7, 300, 4)
+    tokens = random_tokens(7, 140, 4)
     sizes = locations(model.cfg)
     seen = by_location(forward(model, tokens)[1], sizes)
     where = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(0)) < 0.3
@@ -298,13 +311,9 @@ def test_the_reference_distribution_is_carried_under_its_name():
 @torch.no_grad()
 def ablated_nodes(model, nodes, **keywords) -> dict[str, Tensor]:
     """Read off which nodes are zero in a run; every one that is not ablated is not zero there."""
-    tokens = random_tokens(0, 1, 2)
-    found = {}
-    for place in nodes:
-        with sc.ablated(model, nodes, **keywords):
-            _, cache = model.run_with_cache(tokens)
-        found[place] = (cache[place].flatten(2) == 0).all(0).all(0)
-    return found
+    with sc.ablated(model, nodes, **keywords):
+        _, cache = model.run_with_cache(random_tokens(0, 1, 2))
+    return {place: (cache[place].flatten(0, 1).flatten(1) == 0).all(0) for place in nodes}
 
 
 def test_a_share_of_one_is_everything_and_of_nothing_nothing():
@@ -374,13 +383,13 @@ def test_the_edges_drawn_are_about_their_share_and_those_of_one_seed():
         for chosen, entry in zip(kept, sources, strict=True):
             mask[entry] = chosen
         by_subset[kept] = logits_under(model, tokens, edges={matrix: mask})
-    for seed in range(60):
+    for seed in range(30):
         drawn = [logits_under(model, tokens, edges={matrix: listed}, share=0.5, seed=seed) for _ in range(2)]
         assert torch.equal(*drawn)
         matches = [kept for kept, logits in by_subset.items() if torch.allclose(logits, drawn[0], rtol=0, atol=1e-12)]
         assert len(matches) == 1
         counts.append(sum(matches[0]))
-    assert abs(sum(counts) - 90) < 5 * (180 * 0.25) ** 0.5
+    assert abs(sum(counts) - 45) < 5 * (90 * 0.25) ** 0.5
     assert set(counts) == {0, 1, 2, 3}
 
 
@@ -403,7 +412,7 @@ def test_the_draw_leaves_the_random_state_of_the_caller_alone():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_with_frozen_norms_every_norm_divides_by_the_intact_runs_scale(kind):
-    for seed in range(6):
+    for seed in range(3):
         case = make_case(seed, kind)
         _, seen = forward(case.model, case.tokens)
         scales = {name.removesuffix(".hook_scale"): x for name, x in seen.items() if name.endswith("hook_scale")}
@@ -469,7 +478,7 @@ def stop_a_generator(model, tokens, arguments):
 
 @pytest.mark.parametrize("leave", [run_and_leave, raise_inside, raise_in_the_run, stop_a_generator])
 def test_leaving_restores_the_model_bitwise_and_leaves_no_hook(leave):
-    for seed in range(4):
+    for seed in range(2):
         model, tokens = random_model(seed), random_tokens(seed, 2, 5)
         weights = copy.deepcopy(model.state_dict())
         census, context_level, training = hook_census(model), model.context_level, model.training
@@ -528,7 +537,7 @@ def test_leaving_an_inner_context_leaves_the_outer_one_in_force():
 
 
 def test_a_node_ablated_inside_a_context_of_edges_and_the_reverse_equal_both_at_once():
-    for seed in range(6):
+    for seed in range(3):
         case = make_case(seed, "mean")
         nodes, edges = random_nodes(case.model, seed, 0.3), random_edges(case.model, seed, 0.4)
         expected, _ = forward(case.model, case.tokens, case.replaced(nodes, edges))
@@ -602,7 +611,7 @@ def test_caching_and_further_hooks_inside_the_context_do_not_end_it():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_of_an_ablated_run_are_those_of_the_oracle(kind):
-    for seed in range(4):
+    for seed in range(2):
         case = make_case(seed, kind)
         nodes, edges = random_nodes(case.model, seed, 0.15), random_edges(case.model, seed, 0.3)
         weight = torch.randn(9, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))

@@ -87,11 +87,13 @@ def small_case(seed: int, level: str, kind: str = "zero", n_kept: int = 4):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("frozen_norms", [False, True])
 def test_the_score_is_the_metric_with_everything_outside_the_circuit_ablated(level, kind, frozen_norms):
-    for seed in range(3):
+    for seed in (0, 1):
         model = random_model(seed)
         tokens = random_tokens(seed, 2, 5)
         values, put_in = make_values(kind, model, 2, 5, seed)
-        positions = [None, [0, 3], torch.rand(2, 5, generator=torch.Generator().manual_seed(seed)) < 0.6][seed % 3]
+        positions = [None, [0, 3], torch.rand(2, 5, generator=torch.Generator().manual_seed(seed)) < 0.6][
+            seed + frozen_norms
+        ]
         at = positions if isinstance(positions, Tensor) else torch.zeros(2, 5, dtype=torch.bool)
         if not isinstance(positions, Tensor):
             at[:, range(5) if positions is None else positions] = True
@@ -125,32 +127,30 @@ def test_faithfulness_is_1_for_the_whole_model_and_0_for_nothing_and_completenes
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("kind", ["zero", "mean"])
-def test_completeness_gaps_equal_the_enumeration_of_all_subsets(level, kind):
-    for seed in range(2):
-        circuit, score, oracle = small_case(seed, level, kind)
-        kept = set(names(circuit, level))
-        subsets = subsets_of(sorted(kept))
-        assert len(subsets) == 16
-        expected = [abs(oracle(kept - set(k)) - oracle(oracle.every - set(k))) for k in subsets]
-        assert sc.completeness_gaps(score, circuit, subsets) == pytest.approx(expected, rel=1e-8, abs=1e-9)
-        generators = ((name for name in k) for k in subsets)
-        assert sc.completeness_gaps(score, circuit, generators) == pytest.approx(expected, rel=1e-8, abs=1e-9)
+@pytest.mark.parametrize(("kind", "seed"), [("zero", 0), ("mean", 1)])
+def test_completeness_gaps_equal_the_enumeration_of_all_subsets(level, kind, seed):
+    circuit, score, oracle = small_case(seed, level, kind)
+    kept = set(names(circuit, level))
+    subsets = subsets_of(sorted(kept))
+    assert len(subsets) == 16
+    expected = [abs(oracle(kept - set(k)) - oracle(oracle.every - set(k))) for k in subsets]
+    assert sc.completeness_gaps(score, circuit, subsets) == pytest.approx(expected, rel=1e-8, abs=1e-9)
+    generators = ((name for name in k) for k in subsets)
+    assert sc.completeness_gaps(score, circuit, generators) == pytest.approx(expected, rel=1e-8, abs=1e-9)
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("kind", ["zero", "mean"])
-def test_minimality_equals_the_enumeration_of_all_subsets(level, kind):
-    for seed in range(2):
-        circuit, score, oracle = small_case(seed, level, kind)
-        kept = set(names(circuit, level))
-        by_set = {frozenset(k): oracle(kept - set(k)) for k in subsets_of(sorted(kept))}
-        expected = {v: max(abs(by_set[k | {v}] - by_set[k]) for k in by_set if v not in k) for v in kept}
-        found = sc.minimality(score, circuit, subsets_of(sorted(kept)))
-        assert list(found) == names(circuit, level)
-        assert found == pytest.approx(expected, rel=1e-8, abs=1e-9)
-        alone = {v: abs(by_set[frozenset({v})] - by_set[frozenset()]) for v in kept}
-        assert sc.minimality(score, circuit) == pytest.approx(alone, rel=1e-8, abs=1e-9)
+@pytest.mark.parametrize(("kind", "seed"), [("zero", 0), ("mean", 1)])
+def test_minimality_equals_the_enumeration_of_all_subsets(level, kind, seed):
+    circuit, score, oracle = small_case(seed, level, kind)
+    kept = set(names(circuit, level))
+    by_set = {frozenset(k): oracle(kept - set(k)) for k in subsets_of(sorted(kept))}
+    expected = {v: max(abs(by_set[k | {v}] - by_set[k]) for k in by_set if v not in k) for v in kept}
+    found = sc.minimality(score, circuit, subsets_of(sorted(kept)))
+    assert list(found) == names(circuit, level)
+    assert found == pytest.approx(expected, rel=1e-8, abs=1e-9)
+    alone = {v: abs(by_set[frozenset({v})] - by_set[frozenset()]) for v in kept}
+    assert sc.minimality(score, circuit) == pytest.approx(alone, rel=1e-8, abs=1e-9)
 
 
 def test_scoring_leaves_the_model_and_the_circuit_as_they_were_also_when_the_metric_fails():
