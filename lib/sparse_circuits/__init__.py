@@ -53,6 +53,7 @@ _EXPORTS = {
     "weight_graph": "graph",
     "PlantedCircuit": "planted",
     "planted_bracket_circuit": "planted",
+    "planted_cancelling_heads": "planted",
     "planted_quote_circuit": "planted",
     "attention_heads": "vis",
     "colored_tokens": "vis",
