@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from book_tools.project import Notebook, tags
+from book_tools.project import Notebook, tags, without_magics
 
 WORD = re.compile(r"\d[\w.]*|[^\W\d]\w*")
 IDIOM_CELLS = 2
@@ -112,9 +112,8 @@ def lines_of(source: str) -> Iterator[str]:
 
 def _comments(source: str) -> Iterator[str]:
     """Yield the telling comments of a cell without their mark, and the code that stands before them."""
-    plain = re.sub(r"^(\s*)[!%].*$", r"\1pass", source, flags=re.MULTILINE)
     try:
-        tokens = list(tokenize.generate_tokens(io.StringIO(plain).readline))
+        tokens = list(tokenize.generate_tokens(io.StringIO(without_magics(source)).readline))
     except (tokenize.TokenError, SyntaxError):
         return
     for token in tokens:

@@ -75,6 +75,11 @@ class Notebook:
                 yield from ((name, cell) for name in CLAIM_ANCHOR.findall(page))
 
 
+def without_magics(source: str) -> str:
+    """Return the code of a cell as plain Python: lines for IPython or the shell do nothing."""
+    return re.sub(r"^(\s*)[!%].*$", r"\1pass", source, flags=re.MULTILINE)
+
+
 def tags(cell: nbformat.NotebookNode) -> list[str]:
     """Return the tags of a cell."""
     return cell.metadata.get("tags", [])

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
-import re
 import shutil
 import sys
 import zipfile
@@ -22,7 +21,7 @@ from pathlib import Path
 
 from book_tools.cells import card_source, launch_links
 from book_tools.leaks import Leak, leaks_in, secrets_of_all
-from book_tools.project import Book, Notebook, tags
+from book_tools.project import Book, Notebook, tags, without_magics
 from book_tools.publish import push_folder
 
 BRANCH = "student"
@@ -91,7 +90,7 @@ def names_from_solutions(notebook: Notebook) -> set[str]:
 
 def _names(source: str) -> tuple[set[str], set[str]]:
     """Return the names that a cell defines and those that it uses."""
-    tree = ast.parse(re.sub(r"^(\s*)[!%].*$", r"\1pass", source, flags=re.MULTILINE))
+    tree = ast.parse(without_magics(source))
     stored = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     loaded = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     for node in ast.walk(tree):

@@ -11,7 +11,7 @@ from sparse_circuits.plots import MIN_ALT_WORDS
 
 from book_tools.cells import setup_cell_source
 from book_tools.notebooks import differs
-from book_tools.project import Book, Notebook, output_texts, tags
+from book_tools.project import Book, Notebook, output_texts, tags, without_magics
 from book_tools.rules import Finding, line_of, without_code
 
 MAX_BYTES = 400_000
@@ -184,9 +184,8 @@ def _output_lines(cell: nbformat.NotebookNode) -> Iterator[str]:
 
 def _parse(source: str) -> ast.Module | None:
     """Return the syntax tree of a cell; magics and shell lines count as nothing."""
-    plain = re.sub(r"^(\s*)[!%].*$", r"\1pass", source, flags=re.MULTILINE)
     try:
-        return ast.parse(plain)
+        return ast.parse(without_magics(source))
     except SyntaxError:
         return None
 
