@@ -5,11 +5,22 @@ from pathlib import Path
 
 import pytest
 from book_tools.project import ROOT
-from book_tools.site_rules import SITE, broken_links, disordered_headings, findings, images_without_alt, shown_errors
+from book_tools.site_rules import (
+    SITE,
+    broken_links,
+    disordered_headings,
+    figures_without_data,
+    findings,
+    icons_without_form,
+    images_without_alt,
+    shown_errors,
+)
 
 CLEAN = """<html><body><article><h1 id="top">Title</h1><h2>Part</h2><p><a href="#top">up</a>
 <a href="two.html#there">two</a> <a href="https://example.org/">out</a> <img src="a%20b.svg" alt="two wires"></p>
-<div class="cell_output"><pre>loss 1.2</pre></div></article></body></html>"""
+<i class="fa-solid fa-moon theme-switch"></i>
+<div class="cell_output"><pre>loss 1.2</pre><img src="a%20b.svg" alt="a line that falls"><details class="sc-data">
+<table><tbody><tr><td>1</td></tr></tbody></table></details></div></article></body></html>"""
 
 PLANTED = [
     (broken_links, 'href="#top"', 'href="#gone"', "'#gone' names no anchor"),
@@ -22,6 +33,9 @@ PLANTED = [
     (disordered_headings, "h2>", "h1>", "2 first-level headings"),
     (images_without_alt, 'alt="two wires"', "", "has no alt text"),
     (images_without_alt, "two wires", " ", "has no alt text"),
+    (figures_without_data, "<tr><td>1</td></tr>", "", "the figure 'a line that falls' has no table"),
+    (figures_without_data, 'class="sc-data"', "", "the figure 'a line that falls' has no table"),
+    (icons_without_form, "fa-moon", "fa-star", "icon 'fa-star' has no form"),
 ]
 
 INDEX = "# Start\n\n[next](next.md)\n"
@@ -40,6 +54,8 @@ def small_site(tmp_path: Path) -> Path:
     (tmp_path / "index.html").write_text(CLEAN)
     (tmp_path / "two.html").write_text("<article><h1 id='there'>Two</h1></article>")
     (tmp_path / "a b.svg").write_text("<svg/>")
+    (tmp_path / "_static" / "vendor").mkdir(parents=True)
+    (tmp_path / "_static" / "vendor" / "icons.css").write_text(".fa-moon { --sc-icon: none; }")
     return tmp_path
 
 

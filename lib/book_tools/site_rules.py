@@ -1,5 +1,6 @@
 """What must hold of the built site, read off its HTML: links resolve, outputs show no error, headings are in order."""
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +13,8 @@ from book_tools.project import ROOT
 SITE = ROOT / "_build" / "html"
 LINKS = {"a": "href", "link": "href", "img": "src", "script": "src", "iframe": "src", "source": "src"}
 HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
+ICON = re.compile(r"\.(fa-[a-z0-9-]+) \{")
+ICON_STYLES = {"fa-solid", "fa-regular", "fa-brands", "fa-lg"}
 # What Python, IPython and myst-nb print when a cell has failed.
 ERROR_SIGNS = ("Traceback (most recent call last)", "ModuleNotFoundError:", "NameError:")
 
@@ -92,7 +95,35 @@ def images_without_alt(site: Path) -> Iterator[str]:
                 yield f"{page.relative_to(site)}: image {image.get('src', '')[:80]!r} has no alt text"
 
 
-RULES = (broken_links, shown_errors, disordered_headings, images_without_alt)
+def figures_without_data(site: Path) -> Iterator[str]:
+    """Yield one sentence for each picture of a cell whose output holds no table of the numbers behind it."""
+    for page in pages_of(site):
+        for output in parse(page).select(".cell_output"):
+            tables = output.select("details.sc-data table")
+            if output.find("img") and not any(table.select("tbody tr") for table in tables):
+                alt = output.find("img").get("alt", "")
+                yield f"{page.relative_to(site)}: the figure {alt[:60]!r} has no table of its data"
+
+
+def icons_without_form(site: Path) -> Iterator[str]:
+    """Yield one sentence for each icon that the style sheet of the icons does not draw."""
+    sheet = site / "_static" / "vendor" / "icons.css"
+    drawn = set(ICON.findall(sheet.read_text(encoding="utf-8"))) if sheet.exists() else set()
+    for page in pages_of(site):
+        names = {name for icon in parse(page).select("i[class*=fa-]") for name in icon["class"]}
+        for name in sorted(names - drawn - ICON_STYLES):
+            if name.startswith("fa-"):
+                yield f"{page.relative_to(site)}: icon {name!r} has no form; add it to ICONS of book_tools.assets"
+
+
+RULES = (
+    broken_links,
+    shown_errors,
+    disordered_headings,
+    images_without_alt,
+    figures_without_data,
+    icons_without_form,
+)
 
 
 def findings(site: Path = SITE) -> list[str]:
