@@ -15,6 +15,13 @@
     document.head.append(script);
   };
 
+  // Black or white, whichever stands out more from the ground: they do equally where its luminance (WCAG 2.1) is 0.18.
+  const inkOn = (element) => {
+    const channels = getComputedStyle(element).backgroundColor.match(/[\d.]+/g).slice(0, 3).map((channel) => channel / 255);
+    const [r, g, b] = channels.map((share) => (share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.18 ? "#000000" : "#ffffff";
+  };
+
   // React draws when it likes, and again after a click on a head.
   const name = (figure) => {
     const label = figure.getAttribute("aria-label");
@@ -23,7 +30,7 @@
         canvas.setAttribute("role", "img");
         canvas.setAttribute("aria-label", label);
       });
-      figure.querySelectorAll("h4").forEach((heading) => (heading.style.color = "#000000"));
+      figure.querySelectorAll("h4").forEach((heading) => (heading.style.color = inkOn(heading)));
     };
     mend();
     new MutationObserver(mend).observe(figure, {childList: true, subtree: true});
