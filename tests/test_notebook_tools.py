@@ -64,6 +64,21 @@ def test_a_changed_library_result_and_a_changed_output_are_caught(executed_book,
 
 
 @pytest.mark.slow
+def test_changed_data_behind_a_picture_are_caught(executed_book, tmp_path):
+    book = copy_book(executed_book, tmp_path / "copy")
+    notebook = book.notebooks()[0]
+    cell = first(notebook, "ax.bar(")
+    cell["source"] = cell.source.replace(
+        'ax.bar(data["matrix"], data["edges"])', 'ax.bar(data["matrix"], data["edges"] + 1)'
+    )
+    notebook.write()
+    run = nbval(book)
+    assert run.returncode == 1
+    assert "a bar of the figure draws" in run.stdout
+    assert "its table does not hold these numbers" in run.stdout
+
+
+@pytest.mark.slow
 def test_a_changed_library_is_caught_by_the_first_chapter(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "lib" / "sparse_circuits", tmp_path / "lib" / "sparse_circuits")
     (tmp_path / "data").symlink_to(ROOT / "data")
