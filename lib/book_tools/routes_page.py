@@ -57,7 +57,7 @@ def times(route: Route, written: dict[str, Notebook]) -> str:
     if len(cards) == len(route.chapters):
         return f"{count}, all written: {takes}."
     missing = len(route.chapters) - len(cards)
-    return f"{count}, of which {len(cards)} are written: {takes}. {missing} not written yet."
+    return f"{count}, of which {len(cards)} are written: {takes}. {missing} {'is' if missing == 1 else 'are'} not written yet."
 
 
 def hours(minutes: int) -> str:

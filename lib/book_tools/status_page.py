@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from book_tools.cells import duration, memory
 from book_tools.markdown import table
-from book_tools.project import Book
+from book_tools.project import Book, Notebook
 from book_tools.verification import Revision, Verification
 
 INTRODUCTION = """\
@@ -30,8 +30,10 @@ The tests run with these versions; [requirements.lock](repository:requirements.l
 itself asks for lower bounds only.
 """
 
+NO_BREAK = "\N{NO-BREAK SPACE}"
 NOT_TESTED = "This build was not preceded by a complete test run of the same commit."
-COLUMNS = ("chapter", "run time", "budget", "peak memory", "budget", "claims verified", "measured", "Python", "machine")
+COSTS = ("chapter", "run time", "time budget", "peak memory", "memory budget", "claims verified")
+MEASURED = ("chapter", "measured on", "Python", "machine")
 MAIN_PACKAGES = (
     "torch", "transformer-lens", "accelerate", "safetensors", "tokenizers", "numpy", "pandas", "matplotlib",
     "circuitsvis", "jupyter-book", "nbval", "pytest", "playwright",
@@ -40,8 +42,11 @@ MAIN_PACKAGES = (
 
 def page(book: Book) -> str:
     """Return the page as markdown."""
-    lines = [INTRODUCTION, "## Last verified\n", f"{verified(book)}\n", CHAPTERS, *table(COLUMNS, chapters(book)), ""]
-    return "\n".join([*lines, PACKAGES, *table(("package", "version"), versions(book)), ""])
+    sections = [INTRODUCTION, "## Last verified\n", f"{verified(book)}\n", CHAPTERS]
+    tables = ((COSTS, costs(book)), (MEASURED, measurements(book)))
+    for header, rows in tables:
+        sections += [*table(header, rows), ""]
+    return "\n".join([*sections, PACKAGES, *table(("package", "version"), versions(book)), ""])
 
 
 def verified(book: Book) -> str:
@@ -57,23 +62,33 @@ def verified(book: Book) -> str:
     return f"{NOT_TESTED} The last complete run here was of {tested}{changed}, on {last.finished}: {counts}."
 
 
-def chapters(book: Book) -> Iterator[list[str]]:
-    """Yield one row for each chapter."""
+def costs(book: Book) -> Iterator[list[str]]:
+    """Yield one row for each chapter: what it takes, beside what it may take."""
     budgets, ledger = book.measurements("budgets"), book.ledger()
     for notebook in book.notebooks():
         card, measured = notebook.chapter, budgets.get(notebook.name, {})
-        processors = measured.get("processors")
-        yield [
-            f"[{card['number']} · {card['title']}](../notebooks/{notebook.path.name})",
+        figures = [
             duration(measured.get("run_seconds")),
             duration(card.get("run_budget_seconds")),
             memory(measured.get("peak_memory_mb")),
             memory(card.get("memory_budget_mb")),
             str(sum(claim.notebook == notebook.name for claim in ledger)),
-            measured.get("measured", "–"),
-            measured.get("python", "–"),
-            f"CPU, {processors} processors" if processors else "–",
         ]
+        yield [_link(notebook), *(figure.replace(" ", NO_BREAK) for figure in figures)]
+
+
+def measurements(book: Book) -> Iterator[list[str]]:
+    """Yield one row for each chapter: when and on what it was measured."""
+    budgets = book.measurements("budgets")
+    for notebook in book.notebooks():
+        measured = budgets.get(notebook.name, {})
+        processors = measured.get("processors")
+        machine = f"CPU, {processors} processors" if processors else "–"
+        yield [_link(notebook), measured.get("measured", "–"), measured.get("python", "–"), machine]
+
+
+def _link(notebook: Notebook) -> str:
+    return f"[{notebook.chapter['number']} · {notebook.chapter['title']}](../notebooks/{notebook.path.name})"
 
 
 def versions(book: Book) -> Iterator[list[str]]:
