@@ -57,7 +57,8 @@ def times(route: Route, written: dict[str, Notebook]) -> str:
     if len(cards) == len(route.chapters):
         return f"{count}, all written: {takes}."
     missing = len(route.chapters) - len(cards)
-    return f"{count}, of which {len(cards)} are written: {takes}. {missing} {'is' if missing == 1 else 'are'} not written yet."
+    verb = "is" if missing == 1 else "are"
+    return f"{count}, of which {len(cards)} are written: {takes}. {missing} {verb} not written yet."
 
 
 def hours(minutes: int) -> str:

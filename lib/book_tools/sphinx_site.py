@@ -5,6 +5,7 @@ Colab, and `[text](student:00_name)` opens the students' edition of it. The dire
 chapters from the metadata of the notebooks; with the option `:students:` its links open the students' edition.
 """
 
+import re
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,6 +18,8 @@ from sphinx.util.docutils import SphinxDirective
 from book_tools.address import colab_address
 from book_tools.project import Book, Notebook
 from book_tools.student import StudentBook
+
+DESIGN = re.compile(r"\b(sphinx-design\.min\.css|design-tabs\.js)")
 
 
 def set_link_schemes(app, config) -> None:
@@ -47,6 +50,15 @@ def mend_roles(app, page: str, template: str, context: dict, doctree) -> None:
     context["body"] = body.replace(' role="doc-biblioentry"', "")
 
 
+def drop_unused_design(app, page: str, template: str, context: dict, doctree) -> None:
+    """Take the styles and the script of sphinx-design off a page that has no cards, grids or tabs."""
+    if 'class="sd-' in context.get("body", ""):
+        return
+    for kind in ("css_files", "script_files"):
+        kept = [file for file in context.get(kind, []) if not DESIGN.search(str(getattr(file, "filename", file)))]
+        context[kind] = kept
+
+
 class Chapters(SphinxDirective):
     """The table of the chapters that stand."""
 
@@ -69,6 +81,7 @@ def setup(app) -> dict:
     """Register the extension with Sphinx."""
     app.connect("config-inited", set_link_schemes)
     app.connect("html-page-context", mend_roles)
+    app.connect("html-page-context", drop_unused_design)
     app.add_directive("chapters", Chapters)
     # The page gets the TeX between the delimiters of MathJax, but not MathJax: `mathematics.js` sets it.
     app.add_html_math_renderer("in_page", (html_visit_math, None), (html_visit_displaymath, None))

@@ -32,6 +32,8 @@ def test_figures_are_drawn_without_a_foreign_request(browser: Browser, tmp_path:
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("request", lambda request: request.url.startswith(tmp_path.as_uri()) or problems.append(request.url))
     page.goto(file.as_uri())
+    if not live:
+        page.get_by_role("button", name="Draw the attention patterns").first.click()
     page.wait_for_function("document.querySelectorAll('[data-circuitsvis] > *').length >= 3")
     page.get_by_text("Head 1").first.wait_for()
     page.get_by_text("</script>", exact=True).wait_for()
