@@ -19,6 +19,8 @@ from book_tools.verification import Revision, Verification
 ROOT = Path(__file__).resolve().parents[2]
 REPORTS = ROOT / "_build" / "reports"
 PYTEST = (sys.executable, "-m", "pytest")
+# One file at a time in each of two processes, one thread each: what the smallest machine of CI has cores for.
+TWO_PROCESSES = ("--numprocesses=2", "--dist=loadfile")
 NBVAL_OPTIONS = "--nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 300"
 NBVAL = (*PYTEST, *NBVAL_OPTIONS.split(), "notebooks/")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
@@ -45,8 +47,8 @@ STEPS = (
     Step("linters", (sys.executable, "-m", "book_tools.linters")),
     Step("site", ("make", "book")),
     Step("chromium", (sys.executable, "-m", "book_tools.chromium")),
-    Step("tests", (*PYTEST, "tests/")),
-    Step("chapters-1-thread", NBVAL),
+    Step("tests", (*PYTEST, *TWO_PROCESSES, "tests/")),
+    Step("chapters-1-thread", (*NBVAL, *TWO_PROCESSES)),
     Step("chapters-2-threads", NBVAL, TWO_THREADS),
 )
 
