@@ -280,7 +280,7 @@ def a_circuit_that_is_faithful(nodes: list[str]) -> str:
         farthest = max(margins, key=lambda margin: abs(margin - whole))
         raise Wrong(
             f"The usual test is passed, but {failing} of {HALVES} random halves of the rest move the margin, one of "
-            f"them to {farthest:.1f} logits. Which nodes make what heads 2 and 3 write, and do you keep both heads whole?"
+            f"them to {farthest:.1f} logits. Which nodes make what heads 2 and 3 write? Are both heads whole?"
         )
     size = sum(int(mask.sum()) for mask in masks.values())
     if size > PAR_NODES:
