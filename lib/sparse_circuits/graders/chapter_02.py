@@ -77,7 +77,9 @@ def grade_layout(answer: object) -> str:
     found = D.sort().values
     wanted = torch.tensor([0.4] * 5 + [0.5] * 2, dtype=torch.float64)
     if torch.allclose(found, wanted, atol=1e-3):
-        return "Five features at 2/5 and two at 1/2. Do the two of the pair point in opposite directions? D cannot tell."
+        return (
+            "Five features at 2/5 and two at 1/2. Do the two of the pair point in opposite directions? D cannot tell."
+        )
     listed = ", ".join(f"{value:.2f}" for value in found)
     raise Wrong(f"The seven values of D are {listed}. Wanted are five of 0.40 and two of 0.50.")
 
