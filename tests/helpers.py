@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sparse_circuits.grading import OPEN, PASSED, WRONG, check_answer
+from sparse_circuits.model import Transformer
+from sparse_circuits.sparsity import sparse_weights
 
 MIN_WRONG_ANSWERS = 3
 
@@ -33,3 +35,8 @@ def assert_grader(exercise: str, right: Iterable[object], wrong: Iterable[object
         assert result.status == WRONG, f"wrong answer {answer!r}: {result}"
         assert len(result.note.split()) >= 3, f"wrong answer {answer!r} gets no explanation: {result}"
         assert "Your answer ended with" not in result.note, f"wrong answer {answer!r} crashes the grader: {result}"
+
+
+def nonzeros(model: Transformer) -> dict[str, int]:
+    """Return the number of non-zero entries of each weight that weight sparsity acts on."""
+    return {name: int(weight.count_nonzero()) for name, weight in sparse_weights(model)}
