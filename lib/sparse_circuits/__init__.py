@@ -85,6 +85,7 @@ _EXPORTS = {
     "TrainingRun": "training",
     "random_windows": "training",
     "train": "training",
+    "read_runs": "frontier",
 }
 
 # Modules that are used by their own name, as in `sc.plots.show(...)`.
