@@ -16,6 +16,7 @@ from book_tools.chromium import CHROMIUM, missing_reason
 from book_tools.project import ROOT
 from book_tools.site_rules import SITE
 from playwright.sync_api import Browser, BrowserContext, Page, Route, sync_playwright
+from sparse_circuits.explorer import Explorer
 
 # As root Chromium needs --no-sandbox; the others keep it from looking up hosts of its own at every start.
 CHROMIUM_FLAGS = [
@@ -134,3 +135,26 @@ def page(open_context) -> Iterator[Page]:
     context, watch = open_context(viewport={"width": 1280, "height": 860})
     yield context.new_page()
     assert watch.problems == []
+
+
+@pytest.fixture
+def open_explorer(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Page]]:
+    """Return a function that opens explorers from a file; requests and reports on their pages fail the test."""
+    contexts, problems = [], []
+
+    def open_one(*explorers: Explorer, html: str | None = None, **options) -> Page:
+        file = explorers[0].save(tmp_path / "explorer.html")
+        if len(explorers) > 1 or html is not None:
+            file.write_text(html or f"<!doctype html>{''.join(e.html() for e in explorers)}", encoding="utf-8")
+        contexts.append(browser.new_context(viewport={"width": 1000, "height": 900}, **options))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: request.url in (file.as_uri(), "data:,") or problems.append(request.url))
+        page.goto(file.as_uri())
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert problems == []

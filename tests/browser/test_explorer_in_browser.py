@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
 import pytest
 import torch
-from playwright.sync_api import Browser, Locator, Page, expect
+from explorer_pages import CACHE, assert_same_logits, cut_in_table, host, random_prompts
+from playwright.sync_api import Page, expect
 from sparse_circuits.circuit import Circuit
 from sparse_circuits.editing import cut_edges
 from sparse_circuits.explorer import Explorer, explore
@@ -18,7 +15,6 @@ from sparse_circuits.planted import PlantedCircuit, planted_bracket_circuit, pla
 
 pytestmark = pytest.mark.browser
 
-TOLERANCE = 1e-5
 SHAPE = {"d_vocab": 7, "n_ctx": 9, "n_layers": 2, "d_model": 8, "n_heads": 2, "d_head": 3, "d_mlp": 6}
 OPTIONS = {
     "gelu": {},
@@ -29,11 +25,11 @@ OPTIONS = {
     "everything": {"bigram_table": True, "attention_sink": True, "rms_eps": 0.1},
     "one head, one layer": {"n_heads": 1, "n_layers": 1},
     "four heads": {"n_heads": 4, "d_head": 2, "attention_sink": True},
+    "AbsTopK everywhere": {"activation_density": 0.4, "attention_sink": True},
+    "AbsTopK at some places": {"activation_density": 0.25, "activation_locations": ("attn.hook_v", "mlp.hook_post")},
+    "AbsTopK of ties": {"activation_density": 0.5, "act_fn": "relu", "bigram_table": True},
 }
 VOCABULARY = ["a", "b", "ab", "'", '"', "<", " c"]
-RUN = "(host, prompts) => prompts.map((tokens) => host.explorer.run(tokens).logits.map((row) => Array.from(row)))"
-CACHE = """(host, tokens) => Object.fromEntries(Object.entries(host.explorer.run(tokens).cache)
-    .filter(([name]) => !name.endsWith("pattern")).map(([name, rows]) => [name, rows.map((row) => Array.from(row))]))"""
 
 
 @torch.no_grad()
@@ -57,37 +53,14 @@ def planted_explorer(planted: PlantedCircuit, circuit: Circuit | None = None) ->
     prompts = sorted(planted.sample(6, seed=1), key=lambda prompt: len(prompt.tokens))
     return explore(
         planted.model,
-        [prompt.tokens for prompt in prompts],
-        planted.vocabulary,
+        prompts=[prompt.tokens for prompt in prompts],
+        vocabulary=planted.vocabulary,
         title=planted.name,
         circuit=circuit,
         answers=[prompt.right for prompt in prompts],
         edge_notes=planted.carries,
         channel_names=dict(enumerate(planted.channels)),
     )
-
-
-@pytest.fixture
-def open_explorer(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Page]]:
-    """Return a function that opens explorers from a file; requests and reports on their pages fail the test."""
-    contexts, problems = [], []
-
-    def open_one(*explorers: Explorer, html: str | None = None, **options) -> Page:
-        file = explorers[0].save(tmp_path / "explorer.html")
-        if len(explorers) > 1 or html is not None:
-            file.write_text(html or f"<!doctype html>{''.join(e.html() for e in explorers)}", encoding="utf-8")
-        contexts.append(browser.new_context(viewport={"width": 1000, "height": 900}, **options))
-        page = contexts[-1].new_page()
-        page.on("console", lambda message: problems.append(message.text))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda request: request.url in (file.as_uri(), "data:,") or problems.append(request.url))
-        page.goto(file.as_uri())
-        return page
-
-    yield open_one
-    for context in contexts:
-        context.close()
-    assert problems == []
 
 
 @pytest.fixture(scope="module")
@@ -98,32 +71,6 @@ def quotes() -> PlantedCircuit:
 @pytest.fixture
 def quote_page(open_explorer, quotes: PlantedCircuit) -> Page:
     return open_explorer(planted_explorer(quotes, quotes.circuit))
-
-
-def host(page: Page) -> Locator:
-    return page.locator(".sc-explorer")
-
-
-def assert_same_logits(page: Page, model: Transformer, prompts: list[list[int]]) -> None:
-    doubled = copy.deepcopy(model).double()
-    for tokens, logits in zip(prompts, host(page).evaluate(RUN, prompts), strict=True):
-        found, batch = torch.tensor(logits, dtype=torch.float64), torch.tensor([tokens])
-        with torch.no_grad():
-            exact, stored = doubled(batch)[0], model(batch)[0].double()
-        torch.testing.assert_close(found, exact, rtol=0, atol=1e-12 * max(1.0, float(exact.abs().max())))
-        # float32 itself is only good to 1e-6 of a logit of 15.
-        torch.testing.assert_close(found, stored, rtol=1e-6, atol=TOLERANCE)
-
-
-def random_prompts(model: Transformer) -> list[list[int]]:
-    generator = torch.Generator().manual_seed(5)
-    lengths = (1, 2, 5, model.cfg.n_ctx)
-    return [torch.randint(model.cfg.d_vocab, (length,), generator=generator).tolist() for length in lengths]
-
-
-def cut_in_table(page: Page, edges: list[int]) -> None:
-    for edge in edges:
-        page.locator(f"tr[data-edge='{edge}'] button").click()
 
 
 @pytest.mark.parametrize("make", [planted_quote_circuit, planted_bracket_circuit])
@@ -140,7 +87,7 @@ def test_planted_logits_equal_torch(open_explorer, make) -> None:
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_random_model_equals_torch_before_and_after_cuts(open_explorer, options: dict) -> None:
     model = sparse_model(**options)
-    page = open_explorer(explore(model, [["a", "b"]], VOCABULARY))
+    page = open_explorer(explore(model, prompts=[["a", "b"]], vocabulary=VOCABULARY))
     assert_same_logits(page, model, random_prompts(model))
     edges = find_edges(model, whole_circuit(model))
     chosen = list(range(0, len(edges), 3))
@@ -153,7 +100,7 @@ def test_random_model_equals_torch_before_and_after_cuts(open_explorer, options:
 def test_every_activation_of_the_page_equals_the_cache(open_explorer) -> None:
     model = sparse_model(**OPTIONS["everything"])
     tokens = [0, 3, 1, 6]
-    found = host(open_explorer(explore(model, [["a"]], VOCABULARY))).evaluate(CACHE, tokens)
+    found = host(open_explorer(explore(model, prompts=[["a"]], vocabulary=VOCABULARY))).evaluate(CACHE, tokens)
     _, cache = model.run_with_cache(torch.tensor([tokens]))
     assert len(found) == 3 + 9 * model.cfg.n_layers
     for name, values in found.items():

@@ -3,52 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from sparse_circuits.circuit import Circuit, listed
-from sparse_circuits.explorer.page import Contents, Explorer, Prompt, write_body
-from sparse_circuits.explorer.wiring import Node, find_edges, nonzero_weights, whole_circuit
+from sparse_circuits.ablation_values import AblationValues
+from sparse_circuits.circuit import Circuit
+from sparse_circuits.explorer.alone import circuit_alone
+from sparse_circuits.explorer.contents import Contents
+from sparse_circuits.explorer.offers import offers
+from sparse_circuits.explorer.page import Explorer, write_body
+from sparse_circuits.explorer.payload import read_weights
+from sparse_circuits.explorer.questions import default_prompts, read_prompts, read_vocabulary, visible
+from sparse_circuits.explorer.wiring import find_edges, find_nodes, find_traffic, whole_circuit
 from sparse_circuits.graph import Graph, weight_graph
 from sparse_circuits.model import Transformer
+from sparse_circuits.sparsity.activations import activation_count
 
-MAX_EDGES = 400
-MAX_WEIGHTS = 20_000
-VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥"}
+if TYPE_CHECKING:
+    from sparse_circuits.two_way import TwoWayPrompts
+
+MAX_EDGES, MAX_NODES = 2000, 400
 
 
 def explore(
     model: Transformer,
-    prompts: Sequence[Sequence[str | int]],
-    vocabulary: Sequence[str],
-    title: str = "The circuit",
     circuit: Circuit | None = None,
+    prompts: Sequence[Sequence[str | int]] | TwoWayPrompts | None = None,
+    vocabulary: Sequence[str] | None = None,
+    title: str = "The circuit",
     answers: Sequence[str | int] | None = None,
+    values: AblationValues | None = None,
     edge_notes: Mapping[str, str] | None = None,
     channel_names: Mapping[int, str] | None = None,
+    max_kilobytes: int = 1500,
 ) -> Explorer:
-    """Draw the whole circuit of a small model, live: a click cuts an edge and the page runs the model again.
+    """Draw a whole circuit, live: a click cuts an edge and the page runs the model again.
 
-    First used in chapter 0. The page holds the weights and runs the forward pass in float64 in JavaScript; it needs no
+    First used in chapter 0. The page holds weights and runs the forward pass in float64 in JavaScript; it needs no
     kernel and no network. Edges are counted as `sparse_circuits.circuit` defines them. Embedding, unembedding and the
     residual stream are drawn too, in another way, and are not counted.
 
     Parameters
     ----------
     model : Transformer
-        At most 400 edges and 20 000 non-zero weights.
-    prompts : list of list of str or int
-        Prompts to choose from, as tokens or their numbers. The reader may build others.
-    vocabulary : list of str
-        The token of each row of the embedding.
+        The model that has the circuit.
+    circuit : Circuit, optional
+        At most 400 nodes and 2000 edges to draw; all edges of the model by default. Without `values`, weights outside
+        it still run, but cannot be cut.
+    prompts : list of list of str or int, or TwoWayPrompts, optional
+        Prompts to choose from, as tokens or their numbers. The reader may build others. A model with the book's
+        tokenizer has two of its own: an open double and an open single quote.
+    vocabulary : list of str, optional
+        The token of each row of the embedding; by default those of the book's tokenizer.
     title : str
         Heading of the drawing.
-    circuit : Circuit, optional
-        Edges to draw; all edges of the model by default. Weights outside it still run, but cannot be cut.
     answers : list of str or int, optional
-        The right next token of each prompt. Without it, verdicts compare with the intact model.
+        The right next token of each prompt. Without it, verdicts compare with the circuit before any cut.
+    values : AblationValues, optional
+        Run the circuit alone: all nodes outside it stand at these values, one for each node. The page then holds
+        little more than the circuit.
     edge_notes : mapping of str to str, optional
         What an edge carries, by its name as in `Circuit.edges()`; edges that are not drawn may be among them.
     channel_names : mapping of int to str, optional
-        Short names of residual channels, written at their rails.
+        Short names of residual channels. A small circuit whose channels have names is drawn on a rail per channel.
+    max_kilobytes : int
+        The most that the page may weigh, in units of 1000 bytes. Where it would weigh more, it holds the embedding of
+        fewer tokens: those of the prompts, the answers and what leads at each position; if that is not enough, it
+        leaves the other tokens out of the logits too, and says so.
 
     Returns
     -------
@@ -58,87 +78,79 @@ def explore(
     Raises
     ------
     ValueError
-        If the model is too big to draw, has no edge or has sparse activations, if the vocabulary has the wrong length
-        or names a token twice, if a prompt is empty, too long or has an unknown token, or if a note names no edge of
-        the model.
+        If the circuit is too big to draw, has no edge or is of another model, if the page weighs too much, if the
+        vocabulary has the wrong length or names a token twice, if a prompt is empty, too long or has an unknown token,
+        if the values are not one for each node, or if a note names no edge of the model.
     """
     circuit = whole_circuit(model) if circuit is None else circuit
     _check_size(model, circuit)
-    vocabulary = listed(vocabulary, "vocabulary")
-    _check_vocabulary(vocabulary, model.cfg.d_vocab)
-    edges = find_edges(model, circuit)
+    vocabulary = read_vocabulary(vocabulary, model.cfg.d_vocab)
+    given = default_prompts(vocabulary) if prompts is None else prompts
+    questions = read_prompts(given, answers, vocabulary, model.cfg.n_ctx)
+    weights, fixed = (read_weights(model), {}) if values is None else circuit_alone(model, circuit, values)
     contents = Contents(
         title=title,
         config=model.cfg.to_dict(),
-        weights=nonzero_weights(model),
+        kept=_counts_kept(model, circuit.graph),
+        fixed=fixed,
+        weights=weights,
         spelling=vocabulary,
-        tokens=["".join(VISIBLE.get(letter, letter) for letter in token) for token in vocabulary],
-        prompts=_prompts(prompts, answers, vocabulary, model.cfg.n_ctx),
-        edges=edges,
-        nodes=[Node.parse(name) for name in circuit.nodes()],
-        n_undrawn=circuit.graph.count_edges() - len(edges),
+        prompts=questions,
+        edges=find_edges(model, circuit),
+        nodes=find_nodes(model, circuit),
+        channels=find_traffic(model, circuit, [visible(token) for token in vocabulary]),
+        n_running=_within(circuit, values).count_edges(),
+        ablation="" if values is None else repr(values),
         notes=_notes(edge_notes or {}, circuit.graph),
         channel_names=dict(channel_names or {}),
+        n_vocabulary=len(vocabulary),
     )
-    return Explorer(title, len(contents.edges), len(contents.nodes), write_body(contents))
+    for offer in offers(model, circuit, values, questions):
+        explorer = Explorer(title, len(contents.edges), len(contents.nodes), write_body(contents.offering(offer)))
+        size = len(explorer.html().encode())
+        if size <= 1000 * max_kilobytes:
+            return explorer
+    raise ValueError(_too_heavy(contents.offering(offer), size, max_kilobytes, values))
+
+
+def _counts_kept(model: Transformer, graph: Graph) -> dict[str, int]:
+    """Return how many coordinates AbsTopK keeps, by hook name; empty for a model without it."""
+    cfg = model.cfg
+    return {
+        place: activation_count(n, cfg.activation_density)
+        for place, n in graph.sizes.items()
+        if cfg.activation_density < 1 and place.split(".", 2)[2] in cfg.activation_locations
+    }
+
+
+def _within(circuit: Circuit, values: AblationValues | None) -> Circuit:
+    """Return all edges that run in the page: those of the model, or those between the nodes of the circuit."""
+    return Circuit.full(circuit.graph) if values is None else Circuit.induced(circuit.graph, circuit.node_masks)
+
+
+def _too_heavy(contents: Contents, size: int, limit: int, values: AblationValues | None) -> str:
+    parts = contents.kilobytes()
+    largest = max(parts, key=parts.get)
+    remedy = "a smaller circuit, fewer or shorter prompts"
+    if values is None:
+        remedy = "values=sc.mean_values(...), so that the page holds the circuit alone"
+    return (
+        f"The page weighs {size / 1000:.0f} kB and may weigh {limit}; the largest part are the {largest} with "
+        f"{parts[largest]:.0f} kB. Give {remedy}, or a larger max_kilobytes."
+    )
 
 
 def _check_size(model: Transformer, circuit: Circuit) -> None:
+    if not isinstance(circuit, Circuit):
+        raise TypeError(f"circuit is {type(circuit).__name__}; give a Circuit, and name the others: prompts=[...].")
     if not weight_graph(model).same_as(circuit.graph):
         raise ValueError("The circuit is of another model's graph; build it from weight_graph(model).")
-    if model.cfg.activation_density < 1:
-        raise ValueError(
-            f"The model keeps a share of {model.cfg.activation_density} of its activations (AbsTopK), which the page's "
-            "own forward pass does not do; give a model with activation_density = 1."
-        )
-    n_edges = circuit.count_edges()
+    n_edges, n_nodes = circuit.count_edges(), circuit.count_nodes()
     if n_edges == 0:
         raise ValueError("There is no edge to draw: give a model, or a circuit, with non-zero weights.")
-    if n_edges > MAX_EDGES:
-        raise ValueError(
-            f"There are {n_edges} edges and the explorer draws at most {MAX_EDGES}; give a smaller circuit."
-        )
-    n_weights = sum(int(weight.count_nonzero()) for weight in model.parameters())
-    if n_weights > MAX_WEIGHTS:
-        raise ValueError(
-            f"The model has {n_weights} non-zero weights, the page holds at most {MAX_WEIGHTS}; give a smaller model."
-        )
-
-
-def _check_vocabulary(vocabulary: list[str], d_vocab: int) -> None:
-    if len(vocabulary) != d_vocab:
-        raise ValueError(f"vocabulary has {len(vocabulary)} tokens, the model {d_vocab}; name each row of W_E once.")
-    twice = sorted({token for token in vocabulary if vocabulary.count(token) > 1 or not token})
-    if twice:
-        raise ValueError(f"vocabulary has {twice[0]!r} twice or empty; give each token a name of its own.")
-
-
-def _prompts(
-    prompts: Sequence[Sequence[str | int]], answers: Sequence[str | int] | None, vocabulary: list[str], n_ctx: int
-) -> list[Prompt]:
-    prompts = listed(prompts, "prompts")
-    if not prompts:
-        raise ValueError("prompts is empty; give at least one prompt, a list of tokens.")
-    answers = [None] * len(prompts) if answers is None else listed(answers, "answers")
-    if len(answers) != len(prompts):
-        raise ValueError(f"There are {len(answers)} answers for {len(prompts)} prompts; give one for each.")
-    ids = {token: number for number, token in enumerate(vocabulary)}
-
-    def read(token: str | int, where: str) -> int:
-        if isinstance(token, int) and 0 <= token < len(vocabulary):
-            return token
-        if token not in ids:
-            raise ValueError(f"{where} has the token {token!r}, which is not in the vocabulary {vocabulary}.")
-        return ids[token]
-
-    read_prompts = []
-    for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        prompt = listed(prompt, f"prompts[{number}]")
-        if not 1 <= len(prompt) <= n_ctx:
-            raise ValueError(f"prompts[{number}] has {len(prompt)} tokens; the model reads 1 to {n_ctx}.")
-        tokens = [read(token, f"prompts[{number}]") for token in prompt]
-        read_prompts.append(Prompt(tokens, None if answer is None else read(answer, f"answers[{number}]")))
-    return read_prompts
+    for n, most, what in ((n_edges, MAX_EDGES, "edges"), (n_nodes, MAX_NODES, "nodes")):
+        if n > most:
+            raise ValueError(f"There are {n} {what} and the explorer draws at most {most}; give a smaller circuit.")
 
 
 def _notes(notes: Mapping[str, str], graph: Graph) -> dict[str, str]:

@@ -13,11 +13,10 @@ from sparse_circuits.explorer.layout import (
     HEAD_HEIGHT,
     NAME_LINE,
     NODE_RADIUS,
-    WRITES,
     Layout,
     Point,
 )
-from sparse_circuits.explorer.wiring import HEAD_LOCATIONS, Edge, Node
+from sparse_circuits.explorer.wiring import HEAD_LOCATIONS, WRITES, Edge, Node
 
 
 def draw(layout: Layout, edge_labels: list[str], title: str) -> str:

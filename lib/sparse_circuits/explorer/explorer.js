@@ -1,6 +1,7 @@
 // The page of one circuit: draws what `forward` computes into the elements that Python wrote, and cuts edges.
 
 const LEADING = 4;
+const CHIPS = 120;
 const code = (token) => make("code", {}, token);
 
 function formatNumber(value) {
@@ -27,17 +28,19 @@ function make(tag, attributes = {}, ...children) {
 
 /**
  * Split a typed prompt into token numbers: at each place the longest token that fits, as it is spelled or as it is
- * shown (␣ and ⏎ stand for space and line break). White space that begins no token is skipped.
+ * shown (␣ and ⏎ stand for space and line break). White space that begins no token is skipped. Only `inputs` may stand
+ * in a prompt.
  */
-function readPrompt(text, spelling, shown) {
-  const forms = [...spelling, ...shown].map((form, i) => [form, i % spelling.length]);
+function readPrompt(text, { spelling, vocabulary, inputs }) {
+  const forms = inputs.flatMap((id) => [[spelling[id], id], [vocabulary[id], id]]);
   forms.sort((a, b) => b[0].length - a[0].length);
   const tokens = [];
   for (let rest = text.replaceAll("\\n", "\n"); rest; ) {
     const match = forms.find(([form]) => rest.startsWith(form));
     if (match) tokens.push(match[1]);
     else if (rest[0].trim()) {
-      throw new Error(`No token of this model begins “${rest}”. Its tokens are: ${shown.join("  ")}`);
+      const known = inputs.slice(0, CHIPS).map((id) => vocabulary[id]).join("  ");
+      throw new Error(`No token of this model begins “${rest}”. Its tokens are: ${known}${inputs.length > CHIPS ? "  …" : ""}`);
     }
     rest = rest.slice(match ? match[0].length : 1);
   }
@@ -48,8 +51,10 @@ class Explorer {
   constructor(host) {
     this.host = host;
     Object.assign(this, JSON.parse(host.querySelector(".scx-data").textContent));
-    this.intact = unpackWeights(this.weights);
-    this.weights = Object.fromEntries(Object.entries(this.intact).map(([name, values]) => [name, values.slice()]));
+    this.weights = unpackWeights(this.weights);
+    this.fixed = Object.fromEntries(Object.entries(this.fixed).map(([hook, record]) => [hook, unpack(record)]));
+    this.inputs ??= [...this.vocabulary.keys()];
+    this.nodes = this.nodes.map(([name, words, hook, index, bias]) => ({ name, words, hook, index, bias }));
     this.cut = new Set();
     this.values = [...host.querySelectorAll("[data-hook]")].map((mark) => ({
       mark, hook: mark.dataset.hook, index: Number(mark.dataset.index), title: mark.querySelector("title").textContent,
@@ -61,13 +66,34 @@ class Explorer {
     this.choose(0);
   }
 
+  /** Name what an edge joins and find its weight among the values that `forward` reads. */
+  readEdge([matrixNumber, index, source, target], i) {
+    const name = this.matrices[matrixNumber];
+    const matrix = this.weights[name];
+    const slot = slotOf(matrix, index);
+    const { hook, index: sourceIndex } = this.nodes[source];
+    // What attention writes is read after the tokens are mixed.
+    const carried = name.endsWith("W_O") ? hook.replace("hook_v", "hook_z") : hook;
+    const label = this.rows[i].querySelector(".scx-name").textContent;
+    return { matrix, slot, weight: matrix.value[slot], source, target, carried, sourceIndex, label };
+  }
+
   part(name) {
     return this.host.querySelector(".scx-" + name);
   }
 
   /** Logits at every position of a prompt, with the cuts of this moment. */
   run(tokens) {
-    return forward(this.config, this.weights, tokens);
+    return forward(this, this.weights, tokens);
+  }
+
+  /** The same before any cut. */
+  runUncut(tokens) {
+    const set = (value) => this.cut.forEach((i) => { this.edges[i].matrix.value[this.edges[i].slot] = value(i); });
+    set((i) => this.edges[i].weight);
+    const run = this.run(tokens);
+    set(() => 0);
+    return run;
   }
 
   // ---- prompt
@@ -79,9 +105,9 @@ class Explorer {
     this.input = make("input", { type: "text", spellcheck: "false", autocomplete: "off", autocapitalize: "off" });
     this.problem = make("p", { class: "scx-problem", role: "alert" });
     const edit = (tokens) => { this.input.value = this.spell(tokens); this.readOwn(); };
-    const chips = this.vocabulary.map((token, id) => make("button", {
-      type: "button", "aria-label": `append token ${token}`, onclick: () => edit([...this.tokens, id]),
-    }, token));
+    const chips = this.inputs.slice(0, CHIPS).map((id) => make("button", {
+      type: "button", "aria-label": `append token ${this.vocabulary[id]}`, onclick: () => edit([...this.tokens, id]),
+    }, this.vocabulary[id]));
     this.builder = make("details", { class: "scx-builder" },
       make("summary", {}, "Build your own prompt"),
       make("form", { onsubmit: (event) => { event.preventDefault(); this.readOwn(); } },
@@ -99,7 +125,7 @@ class Explorer {
   spell(tokens) {
     const names = tokens.map((token) => this.vocabulary[token]);
     const joined = names.join("");
-    return readPrompt(joined, this.spelling, this.vocabulary).join() === tokens.join() ? joined : names.join(" ");
+    return readPrompt(joined, this).join() === tokens.join() ? joined : names.join(" ");
   }
 
   choose(choice) {
@@ -116,7 +142,7 @@ class Explorer {
 
   readOwn() {
     try {
-      const tokens = readPrompt(this.input.value, this.spelling, this.vocabulary);
+      const tokens = readPrompt(this.input.value, this);
       if (!tokens.length) throw new Error("The prompt is empty: append a token.");
       if (tokens.length > this.config.n_ctx) {
         throw new Error(`The prompt has ${tokens.length} tokens; this model reads ${this.config.n_ctx}.`);
@@ -131,7 +157,7 @@ class Explorer {
   setPrompt(tokens, answer) {
     Object.assign(this, { tokens, answer, position: tokens.length - 1 });
     this.problem.textContent = "";
-    this.intactRun = forward(this.config, this.intact, tokens);
+    this.intactRun = this.runUncut(tokens);
     this.update();
   }
 
@@ -142,6 +168,7 @@ class Explorer {
     this.marks = [...this.host.querySelectorAll("g[data-edge]")];
     this.wires = [...this.host.querySelectorAll("g[data-wire]")];
     this.rows = [...this.host.querySelectorAll("tr[data-edge]")];
+    this.edges = this.edges.map((edge, i) => this.readEdge(edge, i));
     this.marks.forEach((line, i) => {
       line.setAttribute("role", "button");
       line.setAttribute("tabindex", "0");
@@ -149,7 +176,7 @@ class Explorer {
       line.addEventListener("keydown", (event) => this.onKey(event, i));
     });
     this.buttons = this.rows.map((row) => {
-      const button = make("button", { type: "button", "aria-label": "Cut " + row.dataset.label });
+      const button = make("button", { type: "button", "aria-label": "Cut " + row.querySelector(".scx-name").textContent });
       row.querySelector(".scx-state").replaceChildren(button);
       return button;
     });
@@ -169,27 +196,24 @@ class Explorer {
   }
 
   toggle(i) {
-    const { parameter, index, label } = this.edges[i];
+    const { matrix, slot, label, weight } = this.edges[i];
     const restored = this.cut.delete(i);
     if (!restored) this.cut.add(i);
-    this.weights[parameter][index] = restored ? this.intact[parameter][index] : 0;
+    matrix.value[slot] = restored ? weight : 0;
     this.update(`${restored ? "Restored" : "Cut"} ${label}.`);
     this.point(i);
   }
 
   restoreAll() {
-    for (const i of this.cut) {
-      const { parameter, index } = this.edges[i];
-      this.weights[parameter][index] = this.intact[parameter][index];
-    }
+    for (const i of this.cut) this.edges[i].matrix.value[this.edges[i].slot] = this.edges[i].weight;
     this.cut.clear();
     this.update("Restored all edges.");
   }
 
   /** Say of one edge what it is and what it carries at the chosen token. */
   point(i) {
-    const { source, sourceIndex, label, weight } = this.edges[i];
-    const activation = this.now.cache[source][this.position][sourceIndex];
+    const { carried, sourceIndex, label, weight } = this.edges[i];
+    const activation = this.now.cache[carried][this.position][sourceIndex];
     const carries = this.cut.has(i) ? "is cut and carries nothing."
       : `carries ${formatNumber(activation)} × ${formatNumber(weight)} = ${formatNumber(activation * weight)}.`;
     const note = this.rows[i].querySelector(".scx-note").cloneNode(true);
@@ -220,18 +244,20 @@ class Explorer {
   }
 
   showEdges() {
-    this.edges.forEach(({ source, sourceIndex }, i) => {
+    this.edges.forEach(({ carried, sourceIndex }, i) => {
       const cut = this.cut.has(i);
-      const idle = Math.abs(this.now.cache[source][this.position][sourceIndex]) < 1e-3;
+      const idle = Math.abs(this.now.cache[carried][this.position][sourceIndex]) < 1e-3;
       for (const item of [this.marks[i], this.wires[i], this.rows[i]]) item.classList.toggle("scx-cut", cut);
       this.wires[i].classList.toggle("scx-idle", idle);
       for (const button of [this.marks[i], this.buttons[i]]) button.setAttribute("aria-pressed", cut);
       this.buttons[i].textContent = cut ? "✕ cut" : "kept";
     });
     const kept = this.edges.filter((_, i) => !this.cut.has(i));
-    const inUse = new Set([...this.alone, ...kept.flatMap(({ ends }) => ends)]);
+    const ends = (edges) => edges.flatMap(({ source, target }) => [source, target]);
+    const cutOff = new Set(ends(this.edges));
+    ends(kept).forEach((node) => cutOff.delete(node));
     this.part("kept").textContent = kept.length;
-    this.part("touched").textContent = inUse.size;
+    this.part("touched").textContent = this.nodes.length - cutOff.size;
     this.part("restore").setAttribute("aria-disabled", !this.cut.size);
   }
 

@@ -1,25 +1,64 @@
 // The forward pass of `sparse_circuits.Transformer`, in float64 and without a library.
 // Activations are kept under the hook names of the Python model, one Float64Array per token.
 
-/** Unpack {shape, index, value} records of non-zero entries into dense arrays. */
-function unpackWeights(sparse) {
+const readBytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+
+/** Unpack a record of `payload.pack` into {shape, index, value}: the flat indices that are stored, and what is there. */
+function unpack({ shape, gaps, f4, f8 }) {
+  const { buffer } = readBytes(f4 ?? f8);
+  const value = f4 === undefined ? new Float64Array(buffer) : Float64Array.from(new Float32Array(buffer));
+  const index = new Int32Array(value.length).map((_, i) => i);
+  if (gaps !== undefined) {
+    let [slot, at, shift] = [0, 0, 0];
+    for (const byte of readBytes(gaps)) {
+      at += (byte & 127) * 2 ** shift;
+      shift += 7;
+      if (byte < 128) {
+        index[slot++] = at++;
+        shift = 0;
+      }
+    }
+  }
+  return { shape, index, value };
+}
+
+/** Dense vectors of the biases and sinks, and matrices as {columns, start, column, value}: row r is start[r]...start[r + 1]. */
+function unpackWeights(records) {
   const weights = {};
-  for (const [name, { shape, index, value }] of Object.entries(sparse)) {
-    const dense = new Float64Array(shape.reduce((product, size) => product * size, 1));
-    index.forEach((flat, i) => { dense[flat] = value[i]; });
-    weights[name] = dense;
+  for (const [name, record] of Object.entries(records)) {
+    const { shape, index, value } = unpack(record);
+    const size = shape.reduce((product, n) => product * n, 1);
+    if (!name.split(".").pop().startsWith("W_")) {
+      weights[name] = new Float64Array(size);
+      index.forEach((at, i) => { weights[name][at] = value[i]; });
+      continue;
+    }
+    const columns = shape[shape.length - 1];
+    const start = new Int32Array(size / columns + 1);
+    for (const at of index) start[Math.floor(at / columns) + 1]++;
+    for (let row = 1; row < start.length; row++) start[row] += start[row - 1];
+    weights[name] = { columns, start, column: index.map((at) => at % columns), value };
   }
   return weights;
 }
 
-/** out[j] = bias[j] + sum_i x[i] W[i, j], where W and bias may start inside a larger array (one head of several). */
-function affine(x, W, bias, columns, startW = 0, startBias = 0) {
-  const out = new Float64Array(columns);
-  for (let j = 0; j < columns; j++) out[j] = bias ? bias[startBias + j] : 0;
+/** Where entry `index` of the flattened matrix stands among its stored values. */
+function slotOf({ columns, start, column }, index) {
+  return column.indexOf(index % columns, start[Math.floor(index / columns)]);
+}
+
+/** Add x W to `out`; the rows of W begin at `first` and its columns at `offset` of `out` (one head of several). */
+function addProduct(out, x, { start, column, value }, first = 0, offset = 0) {
   for (let i = 0; i < x.length; i++) {
     if (x[i] === 0) continue;
-    for (let j = 0; j < columns; j++) out[j] += x[i] * W[startW + i * columns + j];
+    for (let slot = start[first + i]; slot < start[first + i + 1]; slot++) out[offset + column[slot]] += x[i] * value[slot];
   }
+  return out;
+}
+
+function rowOf({ columns, start, column, value }, row) {
+  const out = new Float64Array(columns);
+  for (let slot = start[row]; slot < start[row + 1]; slot++) out[column[slot]] = value[slot];
   return out;
 }
 
@@ -30,6 +69,14 @@ function add(a, b) {
 function rmsNorm(x, eps) {
   const meanSquare = x.reduce((sum, value) => sum + value * value, 0) / x.length;
   return x.map((value) => value / Math.sqrt(meanSquare + eps));
+}
+
+/** AbsTopK: all but the `count` entries of largest magnitude become zero; of equal ones the first stay. */
+function keepLargest(x, count) {
+  const magnitude = x.map(Math.abs);
+  const threshold = magnitude.slice().sort()[x.length - count];
+  let tied = count - magnitude.reduce((above, size) => above + (size > threshold), 0);
+  return x.map((value, i) => (magnitude[i] > threshold || (magnitude[i] === threshold && tied-- > 0) ? value : 0));
 }
 
 /** Complementary error function, double precision: a series of positive terms near zero, a continued fraction beyond. */
@@ -67,60 +114,63 @@ function softmax(scores, sink) {
 function attention(cfg, weights, prefix, read, keep) {
   const { n_heads: heads, d_model: dModel, d_head: dHead } = cfg;
   const w = (name) => weights[prefix + name];
-  const write = read.map(() => Float64Array.from(w("b_O")));
-  const all = { q: [], k: [], v: [], z: [] };
+  // Heads side by side, so that a channel is found at head * d_head + channel.
+  const [q, k, v] = ["Q", "K", "V"].map((name) => keep(`${prefix}hook_${name.toLowerCase()}`, read.map((x) => {
+    const out = Float64Array.from(w("b_" + name));
+    for (let head = 0; head < heads; head++) addProduct(out, x, w("W_" + name), head * dModel, head * dHead);
+    return out;
+  })));
+  const mixed = read.map(() => new Float64Array(heads * dHead));
   const patterns = [];
   for (let head = 0; head < heads; head++) {
-    const project = (name) => read.map((x) =>
-      affine(x, w("W_" + name), w("b_" + name), dHead, head * dModel * dHead, head * dHead));
-    const [q, k, v] = ["Q", "K", "V"].map(project);
-    const sink = w("sink")?.[head];
-    const score = (query, key) => query.reduce((sum, value, c) => sum + value * key[c], 0) / Math.sqrt(dHead);
-    const pattern = q.map((query, position) => softmax(k.slice(0, position + 1).map((key) => score(query, key)), sink));
-    const z = pattern.map((row) =>
-      row.reduce((sum, share, source) => add(sum, v[source].map((value) => share * value)), new Float64Array(dHead)));
-    z.forEach((mixed, position) => {
-      write[position] = add(write[position], affine(mixed, w("W_O"), null, dModel, head * dHead * dModel));
-    });
-    patterns.push(pattern);
-    Object.entries({ q, k, v, z }).forEach(([name, rows]) => all[name].push(rows));
+    const channels = [head * dHead, (head + 1) * dHead];
+    const score = (query, key) => {
+      let sum = 0;
+      for (let c = channels[0]; c < channels[1]; c++) sum += query[c] * key[c];
+      return sum / Math.sqrt(dHead);
+    };
+    patterns.push(q.map((query, pos) => softmax(k.slice(0, pos + 1).map((key) => score(query, key)), w("sink")?.[head])));
+    patterns[head].forEach((row, pos) => row.forEach((share, source) => {
+      for (let c = channels[0]; c < channels[1]; c++) mixed[pos][c] += share * v[source][c];
+    }));
   }
-  // Heads side by side, so that a channel is found at head * d_head + channel.
-  for (const [name, byHead] of Object.entries(all)) {
-    keep[`${prefix}hook_${name}`] = read.map((_, position) =>
-      Float64Array.from(byHead.flatMap((rows) => Array.from(rows[position]))));
-  }
-  keep[prefix + "hook_pattern"] = patterns;
-  return write;
+  keep(prefix + "hook_pattern", patterns);
+  return keep(prefix + "hook_z", mixed).map((z) => addProduct(Float64Array.from(w("b_O")), z, w("W_O")));
 }
 
 /**
- * Run the model on a list of token numbers.
+ * Run the model on a list of token numbers. By hook name, `kept` says how many coordinates AbsTopK keeps and `fixed`
+ * what the coordinates {index, value} are then set to, which is how nodes are ablated.
  * Returns {logits, cache}: logits[pos][token], cache[hook name][pos][coordinate] and, of the patterns,
  * cache[hook name][head][query][key].
  */
-function forward(cfg, weights, tokens) {
-  const rows = (name, pos, width) => weights[name].subarray(pos * width, (pos + 1) * width);
+function forward({ config: cfg, kept, fixed }, weights, tokens) {
   const cache = {};
-  const keep = (name, values) => (cache[name] = values);
-  let x = keep("hook_embed", tokens.map((token) => Float64Array.from(rows("W_E", token, cfg.d_model))));
-  if (weights.W_pos) x = x.map((row, pos) => add(row, rows("W_pos", pos, cfg.d_model)));
+  const settle = (name, row) => {
+    const settled = name in kept ? keepLargest(row, kept[name]) : row;
+    fixed[name]?.index.forEach((at, i) => { settled[at] = fixed[name].value[i]; });
+    return settled;
+  };
+  const keep = (name, rows) => (cache[name] = name.endsWith("pattern") ? rows : rows.map((row) => settle(name, row)));
+  let x = keep("hook_embed", tokens.map((token) => rowOf(weights.W_E, token)));
+  if (weights.W_pos) x = x.map((row, pos) => add(row, rowOf(weights.W_pos, pos)));
   keep("blocks.0.hook_resid_pre", x);
   for (let layer = 0; layer < cfg.n_layers; layer++) {
     const block = `blocks.${layer}.`;
     const w = (name) => weights[block + "mlp." + name];
     const normalised = (name) => keep(block + name + ".hook_normalized", x.map((row) => rmsNorm(row, cfg.rms_eps)));
-    const attnOut = keep(block + "hook_attn_out", attention(cfg, weights, block + "attn.", normalised("ln1"), cache));
+    const attnOut = keep(block + "hook_attn_out", attention(cfg, weights, block + "attn.", normalised("ln1"), keep));
     x = x.map((row, pos) => add(row, attnOut[pos]));
     const neurons = keep(block + "mlp.hook_post", normalised("ln2").map((row) =>
-      affine(row, w("W_in"), w("b_in"), cfg.d_mlp).map(ACTIVATIONS[cfg.act_fn])));
-    const mlpOut = keep(block + "hook_mlp_out", neurons.map((row) => affine(row, w("W_out"), w("b_out"), cfg.d_model)));
+      addProduct(Float64Array.from(w("b_in")), row, w("W_in")).map(ACTIVATIONS[cfg.act_fn])));
+    const mlpOut = keep(block + "hook_mlp_out", neurons.map((row) =>
+      addProduct(Float64Array.from(w("b_out")), row, w("W_out"))));
     x = x.map((row, pos) => add(row, mlpOut[pos]));
   }
   const last = keep("ln_final.hook_normalized", x.map((row) => rmsNorm(row, cfg.rms_eps)));
   const logits = last.map((row, pos) => {
-    const out = affine(row, weights.W_U, weights.b_U, cfg.d_vocab);
-    return weights.W_bigram ? add(out, rows("W_bigram", tokens[pos], cfg.d_vocab)) : out;
+    const out = addProduct(Float64Array.from(weights.b_U), row, weights.W_U);
+    return weights.W_bigram ? add(out, rowOf(weights.W_bigram, tokens[pos])) : out;
   });
   return { logits, cache };
 }

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sparse_circuits.explorer.wiring import HEAD_LOCATIONS, Edge, Node
+from sparse_circuits.explorer.wiring import HEAD_LOCATIONS, READS, WRITES, Edge, Node
 
 LEFT, RIGHT = 64.0, 12.0
 ROW, BLOCK_GAP = 50.0, 42.0
@@ -19,7 +19,6 @@ NODE_RADIUS, BADGE_RADIUS = 8.0, 7.0
 LETTER_WIDTH, MAX_LOGIT_BOXES = 7.4, 9
 NAME_LINE, NAME_LETTER_WIDTH = 10.5, 5.1
 
-READS, WRITES = ("ln1.hook_normalized", "ln2.hook_normalized"), ("hook_attn_out", "hook_mlp_out")
 # The rows of a block from the bottom up; in the row without locations a head mixes what its values hold over tokens.
 BLOCKS = {
     "Attention": (("read", READS[:1]), ("q, k, v", HEAD_LOCATIONS), ("attend", ()), ("write", WRITES[:1])),

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass, field
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-import numpy as np
-
 from sparse_circuits.checkpoints import write_atomically
+from sparse_circuits.explorer.contents import Contents
 from sparse_circuits.explorer.drawing import draw
 from sparse_circuits.explorer.layout import Layout
-from sparse_circuits.explorer.wiring import Edge, Node
 
 NO_SCRIPT = "Where scripts run, this drawing is live: click an edge to cut it, and the model runs again in the page."
 ASSETS = ("explorer.css", "forward.js", "explorer.js")
@@ -77,47 +74,6 @@ class Explorer:
         return path
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """A prompt as token numbers, and the right next token if one is known."""
-
-    tokens: list[int]
-    answer: int | None
-
-
-@dataclass(frozen=True)
-class Contents:
-    """Everything that the page shows, checked; `build.explore` says what each field is."""
-
-    title: str
-    config: dict
-    weights: dict[str, dict[str, list]]
-    spelling: list[str]
-    tokens: list[str]
-    prompts: list[Prompt]
-    edges: list[Edge]
-    nodes: list[Node]
-    n_undrawn: int
-    notes: dict[str, str]
-    channel_names: dict[int, str]
-
-    @property
-    def d_head(self) -> int:
-        return self.config["d_head"]
-
-    def label(self, edge: Edge) -> str:
-        """Return words for an edge: `layer 1, value 0.0 → attention write 4 (answer)`."""
-        ends = (node.words(self.d_head, self.channel_names) for node in (edge.source, edge.target))
-        return f"layer {edge.source.layer}, " + " → ".join(ends)
-
-    def has_entry(self, parameter: str) -> np.ndarray:
-        """Return where a parameter is not zero."""
-        record = self.weights.get(parameter, {"shape": [1, self.config["d_model"]], "index": []})
-        entries = np.zeros(record["shape"], dtype=bool)
-        entries.flat[record["index"]] = True
-        return entries
-
-
 def write_body(contents: Contents) -> str:
     """Return the HTML of the page between style and script: the drawing, the table of edges and the data."""
     layout = Layout(
@@ -134,6 +90,7 @@ def write_body(contents: Contents) -> str:
     tooltips = [f"{label}, weight {_number(edge.weight)}" for label, edge in zip(labels, contents.edges, strict=True)]
     count = f"{len(contents.edges)} edges and {len(contents.nodes)} nodes"
     drawing = draw(layout, tooltips, f"{contents.title}: {count}")
+    heads = [(head.layer, head.number) for head in layout.heads]
     n_edges, n_nodes = len(contents.edges), len(contents.nodes)
     return f"""<p class="scx-title">{escape(contents.title)}</p>
 <noscript><p>{NO_SCRIPT}</p></noscript>
@@ -154,7 +111,7 @@ choose another token above.</p>
 <p class="scx-heading">Where each token looks, in %</p><div class="scx-attention"></div></div>
 </div>
 {_edge_table(contents, labels)}
-<script type="application/json" class="scx-data">{_data(contents, layout, tooltips)}</script>"""
+<script type="application/json" class="scx-data">{contents.to_json(heads)}</script>"""
 
 
 def _legend(contents: Contents) -> str:
@@ -178,14 +135,16 @@ def _legend(contents: Contents) -> str:
     ]
     rail = '<svg width="24" height="14" aria-hidden="true"><path class="scx-rail" d="M0 7h24"/></svg>'
     keys.append(f'<span class="scx-key">{rail} residual stream, one rail per channel: not edges</span>')
-    left_out = f" {contents.n_undrawn} more edges run but are not drawn." if contents.n_undrawn else ""
+    n_undrawn = contents.n_running - len(contents.edges)
+    left_out = f" {n_undrawn} more edges run but are not drawn." if n_undrawn else ""
     return "".join(keys) + f"<span>Not drawn: channels that no edge here touches.{left_out}</span>"
 
 
 def _edge_table(contents: Contents, labels: list[str]) -> str:
     rows = [
-        f'<tr data-edge="{i}" data-label="{escape(label)}"><th scope="row"><span class="scx-matrix">'
-        f"{edge.parameter.rpartition('.')[2]}</span> {escape(label)}</th><td>{_number(edge.weight)}</td>"
+        f'<tr data-edge="{i}"><th scope="row"><span class="scx-matrix">{edge.parameter.rpartition(".")[2]}</span> '
+        f'<span class="scx-name">{escape(label)}</span></th>'
+        f"<td>{_number(edge.weight)}</td>"
         f'<td class="scx-note">{_with_code(contents.notes.get(edge.name, ""))}</td><td class="scx-state">kept</td></tr>'
         for i, (edge, label) in enumerate(zip(contents.edges, labels, strict=True))
     ]
@@ -206,33 +165,3 @@ def _number(value: float) -> str:
 def _with_code(note: str) -> str:
     """Escape a note and set what stands between backticks as code."""
     return re.sub("`([^`]*)`", r"<code>\1</code>", escape(note))
-
-
-def _data(contents: Contents, layout: Layout, labels: list[str]) -> str:
-    """Write what the script needs as JSON that no HTML parser takes for a tag."""
-    names = {node: f"{node.hook}[{node.index}]" for node in contents.nodes}
-    touched = {end for edge in contents.edges for end in (edge.source, edge.target)}
-    data = {
-        "config": contents.config,
-        "weights": contents.weights,
-        "vocabulary": contents.tokens,
-        "spelling": contents.spelling,
-        "prompts": [{"tokens": prompt.tokens, "answer": prompt.answer} for prompt in contents.prompts],
-        "heads": [[head.layer, head.number] for head in layout.heads],
-        "alone": [names[node] for node in contents.nodes if node not in touched],
-        "edges": [
-            {
-                "parameter": edge.parameter,
-                "index": edge.index,
-                "weight": edge.weight,
-                "source": f"blocks.{edge.source.layer}.attn.hook_z"
-                if edge.parameter.endswith("W_O")
-                else edge.source.hook,
-                "sourceIndex": edge.source.index,
-                "ends": [names[edge.source], names[edge.target]],
-                "label": label,
-            }
-            for edge, label in zip(contents.edges, labels, strict=True)
-        ],
-    }
-    return json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")

@@ -1,12 +1,12 @@
-"""What the explorer shows of a small model: its edges, the nodes at their ends, and all weights as JSON values."""
+"""What the explorer shows of a model: the edges of a circuit, the nodes at their ends, and who uses which channel."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from sparse_circuits.circuit import Circuit
 from sparse_circuits.graph import as_matrix, weight_graph
@@ -22,6 +22,27 @@ LOCATION_WORDS = {
     "mlp.hook_post": "neuron",
     "hook_mlp_out": "MLP write",
 }
+READS, WRITES = ("ln1.hook_normalized", "ln2.hook_normalized"), ("hook_attn_out", "hook_mlp_out")
+RESIDUAL = READS + WRITES
+SHORT_NAMES = {
+    "ln1.hook_normalized": "a{}.read",
+    "attn.hook_q": "a{}.q",
+    "attn.hook_k": "a{}.k",
+    "attn.hook_v": "a{}.v",
+    "hook_attn_out": "a{}.write",
+    "ln2.hook_normalized": "m{}.read",
+    "mlp.hook_post": "m{}.neuron",
+    "hook_mlp_out": "m{}.write",
+}
+BIASES = {
+    "attn.hook_q": "attn.b_Q",
+    "attn.hook_k": "attn.b_K",
+    "attn.hook_v": "attn.b_V",
+    "hook_attn_out": "attn.b_O",
+    "mlp.hook_post": "mlp.b_in",
+    "hook_mlp_out": "mlp.b_out",
+}
+TOP_TOKENS = 6
 HEAD_LOCATIONS = ("attn.hook_q", "attn.hook_k", "attn.hook_v")
 
 
@@ -44,6 +65,11 @@ class Node:
     def hook(self) -> str:
         """Name of the hook point where the model computes this node."""
         return f"blocks.{self.layer}.{self.location}"
+
+    @property
+    def short_name(self) -> str:
+        """For example `m1.neuron[403]`; the number of a head's channel counts through all heads."""
+        return f"{SHORT_NAMES[self.location].format(self.layer)}[{self.index}]"
 
     def words(self, d_head: int, channel_names: Mapping[int, str]) -> str:
         """Return for example `query 0.2` (head 0, channel 2) or `MLP read 3 (quote)`, without the layer."""
@@ -102,11 +128,35 @@ def find_edges(model: Transformer, circuit: Circuit) -> list[Edge]:
     return edges
 
 
-def nonzero_weights(model: Transformer) -> dict[str, dict[str, list]]:
-    """Return each parameter as its shape, the flat indices of its non-zero entries and their exact values."""
-    weights = {}
-    for name, parameter in model.named_parameters():
-        values = parameter.detach().cpu().double().numpy()
-        index = np.flatnonzero(values)
-        weights[name] = {"shape": list(values.shape), "index": index.tolist(), "value": values.flat[index].tolist()}
-    return weights
+def find_nodes(model: Transformer, circuit: Circuit) -> dict[Node, float | None]:
+    """Return the kept nodes in the order of the forward pass, each with its bias; what a norm gives has none."""
+    nodes: dict[Node, float | None] = {}
+    for name in circuit.nodes():
+        node = Node.parse(name)
+        bias = BIASES.get(node.location)
+        parameter = None if bias is None else model.get_parameter(f"blocks.{node.layer}.{bias}")
+        nodes[node] = None if parameter is None else float(parameter.detach().flatten()[node.index])
+    return nodes
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Which tokens write a residual channel and which read it, as (token, weight), the largest weights first."""
+
+    writing: list[tuple[str, float]]
+    reading: list[tuple[str, float]]
+
+
+def find_traffic(model: Transformer, circuit: Circuit, tokens: list[str]) -> dict[int, Traffic]:
+    """Return for each residual channel of the circuit its largest entries in the embedding and the unembedding."""
+    nodes = [Node.parse(name) for name in circuit.nodes()]
+
+    def largest(weights: Tensor) -> list[tuple[str, float]]:
+        order = weights.abs().topk(min(TOP_TOKENS, len(weights))).indices.tolist()
+        return [(tokens[token], float(f"{weights[token]:.4g}")) for token in order if weights[token] != 0]
+
+    with torch.no_grad():
+        return {
+            channel: Traffic(largest(model.W_E[:, channel]), largest(model.W_U[channel]))
+            for channel in sorted({node.index for node in nodes if node.location in RESIDUAL})
+        }
