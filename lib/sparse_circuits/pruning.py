@@ -1,0 +1,184 @@
+"""Prune a model to a circuit for one task: learn a mask over all nodes, make it discrete, take out what can go.
+
+First used in chapter 5. After arXiv 2511.13653, section 2 and appendix A.5; `mask_learning` and `mask_search` say where
+this departs from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .ablation import ablated
+from .ablation_masks import nodes_outside
+from .ablation_values import AblationValues
+from .circuit import Circuit
+from .graph import weight_graph
+from .mask_learning import LearnedMask, PruningConfig, by_location, learn_mask
+from .mask_search import MaskSearch
+from .model import Transformer
+from .two_way import TwoWayPrompts, two_way_loss
+
+
+@dataclass(frozen=True, eq=False)
+class Pruned:
+    """A circuit that was found, and how.
+
+    Parameters
+    ----------
+    circuit : Circuit
+        The nodes that were kept, with every edge between two of them.
+    loss : float
+        Task loss of the circuit on the selection prompts, in nats per prompt.
+    nodes_by_stage : dict of str to int
+        Nodes after `"mask"`, `"bisection"` and `"removal"`.
+    learned : LearnedMask
+        Tau of each node, and the course of the learning.
+    tried : tuple of (int, int)
+        Nodes and edges of the circuit of every restart, in their order.
+    """
+
+    circuit: Circuit
+    loss: float
+    nodes_by_stage: dict[str, int]
+    learned: LearnedMask
+    tried: tuple[tuple[int, int], ...]
+
+
+def prune(
+    model: Transformer,
+    prompts: TwoWayPrompts,
+    selection: TwoWayPrompts,
+    values: AblationValues,
+    config: PruningConfig | None = None,
+    restarts: int = 1,
+) -> Pruned:
+    """Find a small circuit that solves a task at the target loss when every other node is ablated.
+
+    Parameters
+    ----------
+    model : Transformer
+        Left as it is.
+    prompts : TwoWayPrompts
+        On which the mask is learned.
+    selection : TwoWayPrompts
+        On which the nodes are chosen that stay. Other prompts than `prompts`, or the circuit misses its target on new
+        ones.
+    values : AblationValues
+        What a node outside the circuit carries; the paper takes `mean_values` over the pretraining distribution.
+    config : PruningConfig, optional
+        How the mask is learned.
+    restarts : int
+        Masks that are learned, with seeds counted up from `config.seed`. The circuit with the fewest edges is
+        returned, of those with as many edges the one with fewer nodes.
+
+    Returns
+    -------
+    Pruned
+        Equal for equal arguments on one machine.
+
+    Raises
+    ------
+    ValueError
+        If the intact model does not reach the target on the selection prompts, the values were made for another model,
+        or `restarts` is below 1.
+    """
+    config = PruningConfig() if config is None else config
+    if restarts < 1:
+        raise ValueError(f"restarts is {restarts}; give at least 1.")
+    whole = two_way_loss(model, selection)
+    if whole > config.target_loss:
+        raise ValueError(
+            f"The whole model has a task loss of {whole:.4f} nats on the selection prompts and the target is "
+            f"{config.target_loss}; choose a task that the model solves, or a target above {whole:.4f}."
+        )
+    found = [_attempt(model, prompts, selection, values, replace(config, seed=config.seed + i)) for i in range(restarts)]
+    sizes = tuple((pruned.circuit.count_nodes(), pruned.circuit.count_edges()) for pruned in found)
+    best = min(range(restarts), key=lambda i: sizes[i][::-1])
+    return replace(found[best], tried=sizes)
+
+
+def circuit_loss(model: Transformer, circuit: Circuit, prompts: TwoWayPrompts, values: AblationValues) -> float:
+    """Return the task loss with every node outside the circuit ablated, in nats per prompt: is it sufficient?"""
+    with ablated(model, nodes_outside(circuit), values=values):
+        return two_way_loss(model, prompts)
+
+
+def necessity_loss(model: Transformer, circuit: Circuit, prompts: TwoWayPrompts, values: AblationValues) -> float:
+    """Return the task loss with the nodes of the circuit ablated and no others, in nats per prompt: is it necessary?"""
+    with ablated(model, circuit, values=values):
+        return two_way_loss(model, prompts)
+
+
+def _attempt(
+    model: Transformer,
+    prompts: TwoWayPrompts,
+    selection: TwoWayPrompts,
+    values: AblationValues,
+    config: PruningConfig,
+) -> Pruned:
+    graph = weight_graph(model)
+    learned = learn_mask(model, graph, prompts, values, config)
+    search = MaskSearch(model, graph, selection, values, config.target_loss)
+    bisected = search.bisected(learned.tau)
+    kept = search.thinned(bisected)
+    stages = {"mask": int((learned.tau > 0).sum()), "bisection": int(bisected.sum()), "removal": int(kept.sum())}
+    circuit = Circuit.induced(graph, by_location(kept, graph))
+    return Pruned(circuit, search.loss(kept), stages, learned, ())
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A scale and an offset of the margin between the right and the wrong answer.
+
+    Parameters
+    ----------
+    scale, offset : float
+        The calibrated margin of a prompt is `scale * margin + offset * sign`, where the sign is 1 if the right answer
+        is the candidate with the larger token id and -1 if it is the other.
+    loss_before, loss_after : float
+        Task loss on the prompts of the fit, in nats per prompt.
+    """
+
+    scale: float
+    offset: float
+    loss_before: float
+    loss_after: float
+
+
+def calibrated(
+    model: Transformer, circuit: Circuit, prompts: TwoWayPrompts, values: AblationValues, steps: int = 16
+) -> Calibration:
+    """Fit the scale of a circuit's answers, so that a circuit that is right but timid is told from one that is wrong.
+
+    Ablation shrinks margins. The paper fits a scale and a shift of the logits after pruning with 16 steps of LBFGS
+    (arXiv 2511.13653, appendix A.5) and calls this not principled; read the loss with and without.
+
+    Parameters
+    ----------
+    model, circuit, prompts, values
+        As in `circuit_loss`.
+    steps : int
+        Steps of LBFGS.
+    """
+    with torch.no_grad(), ablated(model, nodes_outside(circuit), values=values):
+        margins = prompts.margins(prompts.answer_logits(model)).double()
+    signs = torch.where(prompts.right > prompts.wrong, 1.0, -1.0).double()
+    fit = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([fit], max_iter=steps, line_search_fn="strong_wolfe")
+
+    def loss() -> Float[Tensor, ""]:
+        return torch.nn.functional.softplus(-(fit[0] * margins + fit[1] * signs)).mean()
+
+    def closure() -> Float[Tensor, ""]:
+        optimiser.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    before = float(loss())
+    optimiser.step(closure)
+    return Calibration(*fit.tolist(), before, float(loss()))

@@ -1,0 +1,129 @@
+"""Questions with two candidate answers, and what a model or a circuit loses on them.
+
+First used in chapter 5. The task loss is the one of arXiv 2511.13653 (section 2): cross-entropy over the two candidates
+alone, at the answer position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens import HookedRootModule
+
+from .planted.base import Prompt
+from .tasks.contrast import ContrastBatch, contrast_pairs
+
+
+@dataclass(frozen=True, eq=False)
+class TwoWayPrompts:
+    """Prompts with a right and a wrong answer.
+
+    Parameters
+    ----------
+    tokens : int tensor, shape (n, pos)
+        Prompts, padded on the right.
+    position : int tensor, shape (n,)
+        Where the answer is read.
+    right, wrong : int tensor, shape (n,)
+        Token ids of the two candidates.
+
+    Raises
+    ------
+    ValueError
+        If there is no prompt, the shapes disagree, or a position is outside its prompt.
+
+    Examples
+    --------
+    >>> prompts = TwoWayPrompts.of(planted.sample(8, seed=0))
+    >>> prompts.losses(torch.zeros(8, 10)).mean()    # ln 2, chance
+    tensor(0.6931)
+    """
+
+    tokens: Int[Tensor, "n pos"]
+    position: Int[Tensor, " n"]
+    right: Int[Tensor, " n"]
+    wrong: Int[Tensor, " n"]
+
+    def __post_init__(self) -> None:
+        n = len(self.tokens)
+        if self.tokens.ndim != 2 or not n:
+            raise ValueError(f"tokens have shape {tuple(self.tokens.shape)}; give at least one prompt, shape (n, pos).")
+        for name in ("position", "right", "wrong"):
+            if getattr(self, name).shape != (n,):
+                raise ValueError(
+                    f"{name} has shape {tuple(getattr(self, name).shape)}, there are {n} prompts; give one per prompt."
+                )
+        if not ((self.position >= 0) & (self.position < self.tokens.shape[1])).all():
+            raise ValueError(
+                f"position goes from {self.position.min()} to {self.position.max()}, the prompts have "
+                f"{self.tokens.shape[1]} tokens; count positions from 0."
+            )
+
+    @classmethod
+    def of(cls, prompts: Sequence[Prompt] | ContrastBatch) -> TwoWayPrompts:
+        """Return the prompts of a planted circuit's sample, or both halves of contrast pairs.
+
+        Prompt 2i of a `ContrastBatch` is the positive half of pair i, prompt 2i + 1 the negative half.
+        """
+        if isinstance(prompts, ContrastBatch):
+            right = torch.stack([prompts.answer_positive, prompts.answer_negative], dim=1)
+            return cls(
+                torch.stack([prompts.positive, prompts.negative], dim=1).flatten(0, 1),
+                prompts.position.repeat_interleave(2),
+                right.flatten(),
+                right.flip(1).flatten(),
+            )
+        rows = [torch.tensor(prompt.tokens) for prompt in prompts]
+        return cls(
+            torch.nn.utils.rnn.pad_sequence(rows, batch_first=True),
+            torch.tensor([len(row) - 1 for row in rows]),
+            torch.tensor([prompt.right for prompt in prompts]),
+            torch.tensor([prompt.wrong for prompt in prompts]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, rows: Int[Tensor, " m"] | slice) -> TwoWayPrompts:
+        """Return some of the prompts."""
+        return TwoWayPrompts(self.tokens[rows], self.position[rows], self.right[rows], self.wrong[rows])
+
+    def answer_logits(self, model: HookedRootModule) -> Float[Tensor, "n d_vocab"]:
+        """Return the model's logits at the answer positions; the unembedding is computed there and nowhere else."""
+        rows = torch.arange(len(self))
+
+        def only_answers(normalized: Float[Tensor, "n pos d_model"], hook: object) -> Float[Tensor, "n one d_model"]:
+            return normalized[rows, self.position][:, None]
+
+        with model.hooks(fwd_hooks=[("ln_final.hook_normalized", only_answers)]):
+            logits = model(self.tokens)
+        # A bigram table adds its rows for all positions.
+        return logits[:, 0] if logits.shape[1] == 1 else logits[rows, self.position]
+
+    def margins(self, logits: Float[Tensor, "n d_vocab"]) -> Float[Tensor, " n"]:
+        """Return logit of the right answer minus logit of the wrong one."""
+        rows = torch.arange(len(self))
+        return logits[rows, self.right] - logits[rows, self.wrong]
+
+    def losses(self, logits: Float[Tensor, "n d_vocab"]) -> Float[Tensor, " n"]:
+        """Return the cross-entropy over the two candidates for each prompt, in nats; chance is ln 2."""
+        return F.softplus(-self.margins(logits))
+
+
+def task_prompts(name: str, n: int, seed: int, split: str = "train") -> TwoWayPrompts:
+    """Return both halves of `n` contrast pairs of a task: 2n prompts, halves of a pair side by side.
+
+    Parameters and errors as in `contrast_pairs`.
+    """
+    return TwoWayPrompts.of(contrast_pairs(name, n, seed, split=split))
+
+
+@torch.no_grad()
+def two_way_loss(model: HookedRootModule, prompts: TwoWayPrompts) -> float:
+    """Return the task loss of the model as it is, with the hooks that it carries, in nats per prompt."""
+    return float(prompts.losses(prompts.answer_logits(model)).mean())
