@@ -110,6 +110,19 @@ def ablated(
         yield model
 
 
+def hooks_are_alike_everywhere(model: HookedRootModule) -> bool:
+    """Return whether every hook of a model is known to do the same at each position of each prompt.
+
+    That is so for AbsTopK, and for nodes ablated at all positions with one value each. Such a model can be run on some
+    of the prompts, or without positions that nothing else reads, and gives the same there.
+    """
+    return all(
+        getattr(handle.user_hook, "alike_everywhere", False)
+        for point in model.hook_dict.values()
+        for handle in (*point.fwd_hooks, *point.bwd_hooks)
+    )
+
+
 class _Replacement:
     """The hooks of one context: they share the values, the positions, and what the sources of edges carried."""
 
@@ -129,6 +142,7 @@ class _Replacement:
                 replaced = flat + weight * (values - flat)
             return replaced.view_as(activation)
 
+        replace_nodes.alike_everywhere = self.positions is None and self.values.alike_everywhere
         return replace_nodes
 
     def source_hook(self, activation: Tensor, hook) -> None:

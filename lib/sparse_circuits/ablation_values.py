@@ -52,6 +52,11 @@ class AblationValues:
         for location, values in self.activations.items():
             _check_finite(location, values)
 
+    @property
+    def alike_everywhere(self) -> bool:
+        """Whether each node has one value, for all positions of all prompts."""
+        return all(values.ndim == 1 for values in self.activations.values())
+
     def fitted(self, location: str, activation: Float[Tensor, "batch pos coordinate"]) -> Tensor:
         """Return the values of one location, in dtype and on the device of `activation`, ready to broadcast to it.
 

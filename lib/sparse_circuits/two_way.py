@@ -6,8 +6,8 @@ alone, at the answer position.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens import HookedRootModule
 
+from .ablation import hooks_are_alike_everywhere
+from .model import Transformer
 from .planted.base import Prompt
 from .tasks.contrast import ContrastBatch, contrast_pairs
+
+GROUP = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,17 +97,47 @@ class TwoWayPrompts:
         """Return some of the prompts."""
         return TwoWayPrompts(self.tokens[rows], self.position[rows], self.right[rows], self.wrong[rows])
 
+    def by_length(self) -> list[Int[Tensor, " m"]]:
+        """Return the numbers of the prompts in groups of similar length, so that little padding is computed."""
+        return list(self.position.argsort(stable=True).split(GROUP))
+
     def answer_logits(self, model: HookedRootModule) -> Float[Tensor, "n d_vocab"]:
-        """Return the model's logits at the answer positions; the unembedding is computed there and nowhere else."""
-        rows = torch.arange(len(self))
+        """Return the model's logits at the answer positions, with the hooks that it carries.
 
-        def only_answers(normalized: Float[Tensor, "n pos d_model"], hook: object) -> Float[Tensor, "n one d_model"]:
-            return normalized[rows, self.position][:, None]
+        What no answer depends on is not computed: padding, and the last layer at positions other than the answer's. A
+        hook that is not known to treat all positions of all prompts alike gets the whole prompts in one run.
+        """
+        if not (isinstance(model, Transformer) and hooks_are_alike_everywhere(model)):
+            return self._answers_of(model, {"ln_final.hook_normalized": self._answer_rows})
+        groups = self.by_length()
+        logits = torch.cat([self[rows]._shortened()._answers_of_last_layer(model) for rows in groups])
+        return logits[torch.cat(groups).argsort()]
 
-        with model.hooks(fwd_hooks=[("ln_final.hook_normalized", only_answers)]):
+    def _shortened(self) -> TwoWayPrompts:
+        """Return the prompts without the tokens that come after all answer positions."""
+        return replace(self, tokens=self.tokens[:, : int(self.position.max()) + 1])
+
+    def _answers_of_last_layer(self, model: Transformer) -> Float[Tensor, "n d_vocab"]:
+        """Run the last layer at the answer positions alone, from where keys and values have been read."""
+        last = f"blocks.{model.cfg.n_layers - 1}."
+        cuts = {
+            f"{last}attn.hook_attn_scores": lambda scores: self._answer_rows(scores.transpose(1, 2)).transpose(1, 2),
+            # What attention writes for one position was added at every position.
+            f"{last}hook_resid_mid": self._answer_rows,
+        }
+        return self._answers_of(model, cuts)
+
+    def _answers_of(
+        self, model: HookedRootModule, cuts: Mapping[str, Callable[[Tensor], Tensor]]
+    ) -> Float[Tensor, "n d_vocab"]:
+        hooks = [(place, lambda activation, hook, cut=cut: cut(activation)) for place, cut in cuts.items()]
+        with model.hooks(fwd_hooks=hooks):
             logits = model(self.tokens)
         # A bigram table adds its rows for all positions.
-        return logits[:, 0] if logits.shape[1] == 1 else logits[rows, self.position]
+        return logits[:, 0] if logits.shape[1] == 1 else self._answer_rows(logits)[:, 0]
+
+    def _answer_rows(self, activation: Float[Tensor, "n pos ..."]) -> Float[Tensor, "n one ..."]:
+        return activation[torch.arange(len(self)), self.position][:, None]
 
     def margins(self, logits: Float[Tensor, "n d_vocab"]) -> Float[Tensor, " n"]:
         """Return logit of the right answer minus logit of the wrong one."""

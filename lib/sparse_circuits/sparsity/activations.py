@@ -52,6 +52,7 @@ def add_activation_sparsity(model: Transformer) -> None:
         flat = activation.flatten(2)
         return keep_largest(flat, activation_count(flat.shape[-1], cfg.activation_density), dim=-1).view_as(activation)
 
+    keep.alike_everywhere = True
     for layer in range(cfg.n_layers):
         for location in cfg.activation_locations:
             model.add_perma_hook(f"blocks.{layer}.{location}", keep)
