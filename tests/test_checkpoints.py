@@ -19,7 +19,7 @@ from sparse_circuits.checkpoints import (
     write_folder,
 )
 from sparse_circuits.model import Transformer, TransformerConfig
-from sparse_circuits.train import Recipe
+from sparse_circuits.recipes import Recipe
 
 CONFIG = TransformerConfig(
     d_vocab=20, n_ctx=8, n_layers=1, d_model=8, n_heads=2, d_head=4, d_mlp=16, attention_sink=True

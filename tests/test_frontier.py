@@ -2,7 +2,7 @@
 
 import pytest
 import sparse_circuits as sc
-from sparse_circuits.train import Recipe, run_recipe
+from sparse_circuits.recipes import Recipe, run_recipe
 
 DENSE = """
 [model]
@@ -32,7 +32,7 @@ SPARSE = DENSE.replace("n_ctx = 16", "n_ctx = 16\nactivation_density = 0.25") + 
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("sparse_circuits.train.MINI_PYTHON_TOKENS", {"train": 2000, "held_out": 200})
+        monkeypatch.setattr("sparse_circuits.recipes.MINI_PYTHON_TOKENS", {"train": 2000, "held_out": 200})
         for name, text in (("dense", DENSE), ("sparse", SPARSE)):
             (folder / name).mkdir()
             (folder / name / "recipe.toml").write_text(text)
@@ -67,7 +67,7 @@ def test_a_row_says_how_the_model_was_trained(runs):
 
 
 def test_the_loss_is_that_of_the_saved_model(runs, monkeypatch):
-    monkeypatch.setattr("sparse_circuits.train.MINI_PYTHON_TOKENS", {"train": 2000, "held_out": 200})
+    monkeypatch.setattr("sparse_circuits.recipes.MINI_PYTHON_TOKENS", {"train": 2000, "held_out": 200})
     held_out = sc.mini_python_tokens(200, seed=1)[: 2 * 16 + 1]
     for _, row in sc.read_runs(runs).iterrows():
         loss = sc.stream_loss(sc.load_model(runs / row["name"] / "model"), held_out, 16)
@@ -99,3 +99,8 @@ def test_a_damaged_log_is_refused(tmp_path, log):
     (run / "log.csv").write_text(log)
     with pytest.raises(ValueError, match=r"broken.log\.csv is no log of a training run"):
         sc.read_runs(tmp_path)
+
+
+def test_reading_runs_leaves_the_function_train_where_it_is(runs):
+    sc.read_runs(runs)
+    assert callable(sc.train)

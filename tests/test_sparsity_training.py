@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparse_circuits.checkpoints import load_model, save_model
 from sparse_circuits.model import Transformer, TransformerConfig
+from sparse_circuits.recipes import Recipe, run_recipe
 from sparse_circuits.sparsity import WeightSparsity, sparse_weights, sparsify
-from sparse_circuits.train import Recipe, run_recipe
 from sparse_circuits.training import TrainingConfig, random_windows, train
 
 CONFIG = TransformerConfig(d_vocab=30, n_ctx=16, n_layers=2, d_model=16, n_heads=2, d_head=8, d_mlp=32)
@@ -180,7 +180,7 @@ expansion = 4
 
 
 def test_a_recipe_states_both_kinds_of_sparsity(tmp_path, monkeypatch):
-    monkeypatch.setattr("sparse_circuits.train.MINI_PYTHON_TOKENS", {"train": 3000, "held_out": 500})
+    monkeypatch.setattr("sparse_circuits.recipes.MINI_PYTHON_TOKENS", {"train": 3000, "held_out": 500})
     path = tmp_path / "sparse.toml"
     path.write_text(RECIPE)
     recipe = Recipe.read(path)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from sparse_circuits.checkpoints import CheckpointError
 from sparse_circuits.model import Transformer, TransformerConfig
-from sparse_circuits.train import Recipe, run_recipe
+from sparse_circuits.recipes import Recipe, run_recipe
 from sparse_circuits.training import TrainingConfig, random_windows, train
 
 CONFIG = TransformerConfig(d_vocab=30, n_ctx=16, n_layers=1, d_model=16, n_heads=2, d_head=8, d_mlp=32)
@@ -147,7 +147,7 @@ def test_two_processes_have_the_losses_of_one(recipe, tmp_path):
 
 
 def test_a_recipe_can_train_on_mini_python(tmp_path, monkeypatch):
-    monkeypatch.setattr("sparse_circuits.train.MINI_PYTHON_TOKENS", {"train": 3000, "held_out": 500})
+    monkeypatch.setattr("sparse_circuits.recipes.MINI_PYTHON_TOKENS", {"train": 3000, "held_out": 500})
     path = tmp_path / "mini.toml"
     path.write_text(RECIPE.format(steps=20).replace("stdlib", "mini_python"))
     log = run_recipe(Recipe.read(path), tmp_path / "mini", progress=False).log

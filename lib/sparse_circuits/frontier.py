@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .model import Transformer
-from .train import Recipe
+from .recipes import Recipe
 
 if TYPE_CHECKING:
     import pandas as pd
