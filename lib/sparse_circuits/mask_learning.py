@@ -21,7 +21,7 @@ from .ablation import ablated
 from .ablation_values import AblationValues
 from .graph import Graph
 from .model import Transformer
-from .two_way import TwoWayPrompts
+from .two_way import TwoWayPrompts, two_way_loss
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class PruningConfig:
         Two-way task loss that the circuit may have on the selection prompts, in nats per prompt.
     steps : int
         Optimiser steps on tau.
+    check_every : int
+        Steps between two looks at the selection prompts.
     prompts_per_step : int
         Prompts in each step, drawn without replacement.
     learning_rate : float
@@ -56,8 +58,9 @@ class PruningConfig:
     """
 
     target_loss: float = 0.15
-    steps: int = 400
-    prompts_per_step: int = 64
+    steps: int = 300
+    check_every: int = 10
+    prompts_per_step: int = 32
     learning_rate: float = 0.03
     penalty: float = 1e-3
     penalty_growth: float = 1.03
@@ -68,7 +71,15 @@ class PruningConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("target_loss", "steps", "prompts_per_step", "learning_rate", "penalty", "temperature"):
+        for name in (
+            "target_loss",
+            "steps",
+            "check_every",
+            "prompts_per_step",
+            "learning_rate",
+            "penalty",
+            "temperature",
+        ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; give a number above 0.")
         if not 0 < self.penalty_decay <= 1 <= self.penalty_growth:
@@ -85,7 +96,8 @@ class LearnedMask:
     Parameters
     ----------
     tau : float tensor, shape (node,)
-        The learned numbers, nodes in the order of the graph's locations.
+        The learned numbers, nodes in the order of the graph's locations: of the checked steps that met the target on
+        the selection prompts the one that kept the fewest nodes; if none did, the last.
     losses, penalties : list of float
         Task loss and penalty at each step.
     counts : list of int
@@ -115,29 +127,30 @@ class StepWithSigmoidGradient(torch.autograd.Function):
 
 
 def learn_mask(
-    model: Transformer, graph: Graph, prompts: TwoWayPrompts, values: AblationValues, config: PruningConfig
+    model: Transformer,
+    graph: Graph,
+    prompts: TwoWayPrompts,
+    selection: TwoWayPrompts,
+    values: AblationValues,
+    config: PruningConfig,
 ) -> LearnedMask:
     """Learn tau for every node of a graph; the model is left as it is.
 
-    Of all steps that met the target, the tau with the fewest kept nodes is returned: the loss climbs a cliff where one
-    node too many is gone, and the last step may be just past it.
+    The loss climbs a cliff where one node too many is gone, and the penalty swings about it. So the mask is looked at on
+    the selection prompts every few steps, and the smallest one that meets the target there is what is returned.
     """
     generator = torch.Generator().manual_seed(config.seed)
     first = config.start + config.noise * torch.randn(graph.count_nodes(), generator=generator)
     tau = nn.Parameter(first.clamp(-1, 1))
     optimiser = torch.optim.AdamW([tau], lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=1e-3)
     learned = LearnedMask(tau.detach().clone(), [], [], [])
-    penalty, fewest = config.penalty, graph.count_nodes()
+    penalty, fewest = config.penalty, graph.count_nodes() + 1
     with _frozen(model):
         for step in range(config.steps):
             batch = prompts[torch.randperm(len(prompts), generator=generator)[: config.prompts_per_step]]
             mask = StepWithSigmoidGradient.apply(tau, config.temperature)
             with ablated(model, by_location(1 - mask, graph), values=values):
                 loss = batch.losses(batch.answer_logits(model)).mean()
-            kept = int(mask.sum())
-            if loss <= config.target_loss and kept <= fewest:
-                learned.tau.copy_(tau.detach())
-                fewest = kept
             optimiser.zero_grad()
             (loss + penalty * mask.sum()).backward()
             nn.utils.clip_grad_norm_([tau], 1.0)
@@ -147,8 +160,17 @@ def learn_mask(
                 tau.clamp_(-1, 1)
             learned.losses.append(loss.item())
             learned.penalties.append(penalty)
-            learned.counts.append(kept)
+            learned.counts.append(int(mask.sum()))
             penalty *= config.penalty_growth if loss < config.target_loss else config.penalty_decay
+            kept = tau.detach() > 0
+            if (step + 1) % config.check_every or kept.sum() >= fewest:
+                continue
+            with ablated(model, by_location(~kept, graph), values=values):
+                if two_way_loss(model, selection) <= config.target_loss:
+                    learned.tau.copy_(tau.detach())
+                    fewest = int(kept.sum())
+    if fewest > graph.count_nodes():
+        learned.tau.copy_(tau.detach())
     return learned
 
 

@@ -50,8 +50,13 @@ class MaskSearch:
             return two_way_loss(self.model, self.prompts)
 
     def bisected(self, tau: Float[Tensor, " node"]) -> Bool[Tensor, " node"]:
-        """Keep the nodes of largest tau: as many as meet the target, where one node fewer does not."""
-        order = tau.argsort(descending=True, stable=True)
+        """Keep the nodes of largest tau: as many as meet the target, where one node fewer does not.
+
+        Of nodes with equal tau, such as those at its bounds, the one comes first whose ablation is estimated to raise
+        the loss most.
+        """
+        order = self._gain(tau > 0).argsort(descending=True, stable=True)
+        order = order[tau[order].argsort(descending=True, stable=True)]
         too_few, enough = -1, len(order)
         while enough - too_few > 1:
             middle = (enough + too_few) // 2
@@ -88,12 +93,15 @@ class MaskSearch:
 
     def _ranking(self, kept: Bool[Tensor, " node"]) -> Int[Tensor, " n_kept"]:
         """Return the kept nodes, the one whose ablation is estimated to raise the loss least first."""
+        nodes = kept.nonzero().flatten()
+        return nodes[self._gain(kept)[nodes].argsort(stable=True)]
+
+    def _gain(self, kept: Bool[Tensor, " node"]) -> Float[Tensor, " node"]:
+        """Return the derivative of the loss by the ablation of each node, at the circuit of the kept ones."""
         ablation = (~kept).to(torch.get_default_dtype()).requires_grad_()
         with ablated(self.model, by_location(ablation, self.graph), values=self.values):
             loss = self.prompts.losses(self.prompts.answer_logits(self.model)).mean()
-        (gain,) = torch.autograd.grad(loss, ablation)
-        nodes = kept.nonzero().flatten()
-        return nodes[gain[nodes].argsort(stable=True)]
+        return torch.autograd.grad(loss, ablation)[0]
 
     def _only(self, nodes: Int[Tensor, " n"]) -> Bool[Tensor, " node"]:
         return torch.zeros(self.graph.count_nodes(), dtype=torch.bool).index_fill(0, nodes, True)

@@ -95,7 +95,9 @@ def prune(
             f"The whole model has a task loss of {whole:.4f} nats on the selection prompts and the target is "
             f"{config.target_loss}; choose a task that the model solves, or a target above {whole:.4f}."
         )
-    found = [_attempt(model, prompts, selection, values, replace(config, seed=config.seed + i)) for i in range(restarts)]
+    found = [
+        _attempt(model, prompts, selection, values, replace(config, seed=config.seed + i)) for i in range(restarts)
+    ]
     sizes = tuple((pruned.circuit.count_nodes(), pruned.circuit.count_edges()) for pruned in found)
     best = min(range(restarts), key=lambda i: sizes[i][::-1])
     return replace(found[best], tried=sizes)
@@ -121,7 +123,7 @@ def _attempt(
     config: PruningConfig,
 ) -> Pruned:
     graph = weight_graph(model)
-    learned = learn_mask(model, graph, prompts, values, config)
+    learned = learn_mask(model, graph, prompts, selection, values, config)
     search = MaskSearch(model, graph, selection, values, config.target_loss)
     bisected = search.bisected(learned.tau)
     kept = search.thinned(bisected)
@@ -179,6 +181,6 @@ def calibrated(
         value.backward()
         return value
 
-    before = float(loss())
+    before = loss().item()
     optimiser.step(closure)
-    return Calibration(*fit.tolist(), before, float(loss()))
+    return Calibration(*fit.tolist(), before, loss().item())
