@@ -1,9 +1,9 @@
 """Learn which nodes a task needs: one number tau per node, kept where tau > 0.
 
-First used in chapter 5. A re-implementation of the published description (arXiv 2511.13653, section 2 and appendix A.5):
-a node that is masked out carries its mean over the pretraining distribution, and backwards the step at 0 has the
-derivative of a sigmoid. One thing is ours: the node penalty is not searched for by a tuner. It grows while the task loss
-is below its target and shrinks while it is above.
+First used in chapter 5. A re-implementation of the published description (arXiv 2511.13653, section 2 and appendix
+A.5): a node that is masked out carries its mean over the pretraining distribution, and backwards the step at 0 has the
+derivative of a sigmoid. One thing is ours: the node penalty is not searched for by a tuner. It grows while the task
+loss is below its target and shrinks while it is above.
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ def learn_mask(
 ) -> LearnedMask:
     """Learn tau for every node of a graph; the model is left as it is.
 
-    The loss climbs a cliff where one node too many is gone, and the penalty swings about it. So the mask is looked at on
-    the selection prompts every few steps, and the smallest one that meets the target there is what is returned.
+    The loss climbs a cliff where one node too many is gone, and the penalty swings about it. So the mask is looked at
+    on the selection prompts every few steps, and the smallest one that meets the target there is what is returned.
     """
     generator = torch.Generator().manual_seed(config.seed)
     first = config.start + config.noise * torch.randn(graph.count_nodes(), generator=generator)
