@@ -172,7 +172,7 @@ def test_mended_training():
             training(eps=1e-3),
             training(rate=1.0),
             training(rate=10.0),
-            training(steps=2000),
+            training(steps=1000),
             training(limit=lambda gradient: gradient.div_(gradient.norm().clamp_min(1.0))),
             training(start=0.5),
             training(limit=normalised, kept_at_end=12),
