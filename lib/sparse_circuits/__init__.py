@@ -52,6 +52,7 @@ _EXPORTS = {
     "Graph": "graph",
     "weight_graph": "graph",
     "PlantedCircuit": "planted",
+    "hidden_circuit": "planted",
     "planted_bracket_circuit": "planted",
     "planted_cancelling_heads": "planted",
     "planted_quote_circuit": "planted",
