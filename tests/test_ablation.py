@@ -732,6 +732,48 @@ def test_means_that_were_first_asked_for_inside_an_ablation_do_not_spoil_later_o
     assert_close(found, expected.expand_as(found))
 
 
+def thin_model(seed, **options):
+    return random_model(seed, activation_density=0.5, activation_locations=("attn.hook_q", "mlp.hook_post"), **options)
+
+
+def test_the_abstopk_of_a_configuration_is_part_of_the_key_and_no_hook_of_a_user():
+    model, tokens = thin_model(121), random_tokens(121, 3, 6)
+    place = "blocks.0.mlp.hook_post"
+    with counted_runs(model) as first:
+        values = sc.mean_values(model, tokens, reference="r")
+    twin = copy.deepcopy(model)
+    with counted_runs(model, twin) as runs:
+        sc.mean_values(model, tokens.clone(), reference="r")
+        sc.mean_values(twin, tokens, reference="r")
+    assert first and not runs
+    with torch.no_grad():
+        activation = model.run_with_cache(tokens)[1][place]
+    assert (activation == 0).any()
+    found = mean_node(values, model)
+    assert_close(found, means_by_loops({place: activation})[place].expand_as(found))
+    dense = sc.Transformer(sc.TransformerConfig(**{**model.cfg.to_dict(), "activation_density": 1.0})).double()
+    dense.load_state_dict(model.state_dict())
+    assert not torch.allclose(mean_node(sc.mean_values(dense, tokens, reference="r"), dense), found)
+
+
+@pytest.mark.parametrize("permanent", [False, True])
+@pytest.mark.parametrize("location", ["blocks.0.mlp.hook_post", "blocks.1.hook_mlp_out"])
+def test_a_hook_of_a_user_is_computed_anew_beside_the_abstopk(location, permanent):
+    model, tokens = thin_model(123), random_tokens(123, 3, 6)
+    plain = sc.mean_values(model, tokens, reference="r")
+    model.add_hook(location, lambda activation, hook: activation + 1, is_permanent=permanent)
+    for _ in range(2):
+        with counted_runs(model) as runs:
+            shifted = sc.mean_values(model, tokens, reference="r")
+        assert runs
+    # The hooks of `mean_values` come after the user's and see what it leaves.
+    assert_close(shifted.activations[location], plain.activations[location] + 1)
+    model.reset_hooks(including_permanent=True)
+    with counted_runs(model) as runs:
+        sc.mean_values(model, tokens, reference="r")
+    assert runs, "without its AbsTopK the model is no longer the one of its configuration"
+
+
 def test_values_are_constants_without_gradient():
     model, tokens = random_model(109), random_tokens(109, 3, 6)
     nodes = {"blocks.1.hook_mlp_out": torch.ones(6, dtype=torch.bool)}

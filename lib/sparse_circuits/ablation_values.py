@@ -18,6 +18,7 @@ from transformer_lens import HookedRootModule
 
 from .checkpoints import canonical_json
 from .graph import node_sizes
+from .sparsity import activations
 
 BATCH = 64
 CACHED_MEANS = 32
@@ -148,14 +149,14 @@ def mean_values(
     Notes
     -----
     Each 64 prompts are summed in the model's precision, and the sums added in float64. The latest 32 results are kept,
-    under a key made from the content of the weights and the tokens; another tensor with the same content finds them, a
-    changed weight does not. A model that carries hooks is computed anew each time, because its hooks are no part of the
-    key.
+    under a key made from the content of the weights, the configuration and the tokens; another tensor with the same
+    content finds them, a changed weight does not. A model that carries hooks of a user is computed anew each time,
+    because they are no part of the key; the AbsTopK that a model's own configuration asks for is.
     """
     counted = _checked(tokens, where, by_position)
     if not reference.strip():
         raise ValueError('reference is empty; name the distribution, for example "standard library, training split".')
-    if any(point.fwd_hooks for point in model.hook_dict.values()):
+    if _carries_hooks_of_a_user(model):
         return AblationValues("mean", reference, _means_of(model, tokens, counted, by_position))
     key = _content_key(model, tokens, counted, by_position)
     if key not in _means:
@@ -271,6 +272,19 @@ def _means_of(model: HookedRootModule, tokens: Tensor, counted: Tensor, by_posit
     count = weights.sum(0 if by_position else (0, 1))
     divisor = count[:, None] if by_position else count
     return {name: total / divisor.to(total.device) for name, total in sums.items()}
+
+
+def _carries_hooks_of_a_user(model: HookedRootModule) -> bool:
+    """Return whether there is a forward hook that does not follow from the model's configuration."""
+    cfg = model.cfg
+    own = set()
+    if getattr(cfg, "activation_density", 1) < 1:
+        own = {f"blocks.{layer}.{place}" for layer in range(cfg.n_layers) for place in cfg.activation_locations}
+    return any(
+        len(point.fwd_hooks) != (name in own)
+        or any(getattr(hook.user_hook, "__module__", "") != activations.__name__ for hook in point.fwd_hooks)
+        for name, point in model.hook_dict.items()
+    )
 
 
 def _content_key(model: HookedRootModule, tokens: Tensor, counted: Tensor, by_position: bool) -> str:
