@@ -143,7 +143,7 @@ def test_the_whole_circuit_has_all_edges_and_the_queries_that_are_a_bias() -> No
 def test_drawing_and_table_are_there_without_the_script(planted: PlantedCircuit) -> None:
     page = BeautifulSoup(explore_planted(planted, circuit=planted.circuit).html(), "html.parser")
     edges = find_edges(planted.model, planted.circuit)
-    assert len(page.select("svg g[data-edge]")) == len(page.select("tr[data-edge]")) == len(edges)
+    assert len(page.select("svg g[data-wire]")) == len(page.select("tr[data-edge]")) == len(edges)
     assert len(page.select("svg g.scx-node")) == planted.circuit.count_nodes()
     for row, edge in zip(page.select("tr[data-edge]"), edges, strict=True):
         cells = [cell.get_text() for cell in row.select("td")]

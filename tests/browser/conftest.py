@@ -28,6 +28,8 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+# A page that runs a model takes seconds on a busy machine.
+PATIENCE = 180_000
 NO_SERVER = ("data:", "blob:", "about:", "file:")
 
 
@@ -148,10 +150,11 @@ def open_explorer(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Pa
             file.write_text(html or f"<!doctype html>{''.join(e.html() for e in explorers)}", encoding="utf-8")
         contexts.append(browser.new_context(viewport={"width": 1000, "height": 900}, **options))
         page = contexts[-1].new_page()
+        page.set_default_timeout(PATIENCE)
         page.on("console", lambda message: problems.append(message.text))
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("request", lambda request: request.url in (file.as_uri(), "data:,") or problems.append(request.url))
-        page.goto(file.as_uri())
+        page.goto(file.as_uri(), timeout=PATIENCE)
         return page
 
     yield open_one

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from explorer_pages import RUN, host
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 from sparse_circuits.ablation import ablated
 from sparse_circuits.ablation_masks import nodes_outside
 from sparse_circuits.ablation_values import AblationValues, mean_values, zero_values
@@ -106,7 +106,7 @@ def cut(page: Page, edges: list[int]) -> None:
 def assert_page_runs_and_cuts(page: Page, model, circuit, values, tokens) -> None:
     assert_page_runs(page, model, circuit, values, tokens)
     edges = find_edges(model, circuit)
-    chosen = list(range(0, len(edges), 3))
+    chosen = list(range(0, len(edges), 1 + len(edges) // 5))
     cut(page, chosen)
     assert_page_runs(page, cut_edges(model, [edges[i].name for i in chosen]), circuit, values, tokens)
     cut(page, chosen)
@@ -152,3 +152,176 @@ def test_a_circuit_alone_equals_ablation(open_explorer, name: str, kind: str) ->
     values = zero_values() if kind == "zero" else mean_values(model, torch.tensor(tokens), reference="random tokens")
     page = open_explorer(explore(model, circuit, prompts=tokens, vocabulary=names(9), values=values))
     assert_page_runs_and_cuts(page, model, circuit, values, tokens)
+
+
+@pytest.fixture
+def found_page(open_explorer, big: Transformer, found: Circuit) -> Page:
+    values = zero_values()
+    return open_explorer(explore_big(big, found, values=values, max_kilobytes=400, answers=[5, 7]))
+
+
+def boxes(page: Page, selector: str) -> list[dict]:
+    """Places of the drawn elements, in the units of the drawing."""
+    read = "({ x, y, width, height }) => [x, y, width, height]"
+    found = f"(marks) => marks.map((mark) => ({read})(mark.getBBox()))"
+    return [dict(zip("xywh", box, strict=True)) for box in page.locator(selector).evaluate_all(found)]
+
+
+def test_nodes_stand_in_columns_in_the_order_of_the_forward_pass(found_page: Page, found: Circuit) -> None:
+    rectangles = boxes(found_page, ".scx-node rect")
+    assert len(rectangles) == found.count_nodes() >= 60
+    for i, a in enumerate(rectangles):
+        for b in rectangles[:i]:
+            apart = a["x"] >= b["x"] + b["w"] or b["x"] >= a["x"] + a["w"]
+            assert apart or a["y"] >= b["y"] + b["h"] or b["y"] >= a["y"] + a["h"], "two nodes overlap"
+    texts = boxes(found_page, ".scx-node text")
+    assert all(text["w"] <= box["w"] for text, box in zip(texts, rectangles, strict=True)), "a label sticks out"
+    order = [
+        "ln1.hook_normalized",
+        "attn.hook_",
+        "hook_attn_out",
+        "ln2.hook_normalized",
+        "mlp.hook_post",
+        "hook_mlp_out",
+    ]
+    hooks = found_page.locator(".scx-node").evaluate_all("(marks) => marks.map((mark) => mark.dataset.hook)")
+    stages = [int(hook.split(".")[1]) * 6 + max(k for k, place in enumerate(order) if place in hook) for hook in hooks]
+    for stage, box in zip(stages, rectangles, strict=True):
+        for other, second in zip(stages, rectangles, strict=True):
+            assert (stage < other) == (box["x"] + box["w"] < second["x"]) or stage == other
+
+
+def test_a_channel_is_a_thin_line_that_touches_no_other_node(found_page: Page, found: Circuit) -> None:
+    """From the first node of each channel to its last, and free of the boxes of all other nodes."""
+    residual = [name for name in found.nodes() if "attn.hook" not in name and "post" not in name]
+    by_channel: dict[int, list[str]] = {}
+    for name in residual:
+        by_channel.setdefault(int(name.partition("[")[2][:-1]), []).append(name)
+    joined = {channel for channel, nodes in by_channel.items() if len(nodes) > 1}
+    lines = found_page.locator("svg .scx-flow[data-channel]")
+    drawn = [int(channel) for channel in lines.evaluate_all("(lines) => lines.map((line) => line.dataset.channel)")]
+    assert joined <= set(drawn) and joined
+    places = boxes(found_page, "svg .scx-flow[data-channel]")
+    nodes = found_page.locator(".scx-node").evaluate_all(
+        "(marks) => marks.map((mark) => [mark.dataset.hook, Number(mark.dataset.index)])"
+    )
+    rectangles = boxes(found_page, ".scx-node rect")
+    for channel, line in zip(drawn, places, strict=True):
+        for (hook, index), box in zip(nodes, rectangles, strict=True):
+            inside = box["x"] + box["w"] > line["x"] and box["x"] < line["x"] + line["w"]
+            on_it = inside and box["y"] < line["y"] < box["y"] + box["h"]
+            assert on_it == (f"{hook}[{index}]" in by_channel[channel])
+
+
+def test_a_chosen_node_shows_what_it_reads_writes_and_does(found_page: Page, big: Transformer, found: Circuit) -> None:
+    edges = find_edges(big, found)
+    node = next(edge.target for edge in edges if edge.target.location == "mlp.hook_post")
+    reading = [edge for edge in edges if edge.target == node]
+    writing = [edge for edge in edges if edge.source == node]
+    panel = found_page.get_by_role("region", name="Chosen node")
+    expect(panel).to_be_hidden()
+    mark = found_page.get_by_role("button", name=f"{node.short_name}, layer {node.layer}")
+    mark.locator("rect").click()
+    expect(panel).to_contain_text(node.short_name)
+    bias = float(big.get_parameter(f"blocks.{node.layer}.mlp.b_in")[node.index])
+    expect(panel).to_contain_text(f"bias {bias:.4g}".replace("-", "−"))
+    rows = panel.locator(".scx-joined tbody tr")
+    assert rows.count() == len(reading) + len(writing)
+    weights = {edge.source.short_name: edge.weight for edge in reading} | {
+        edge.target.short_name: edge.weight for edge in writing
+    }
+    for row in rows.all():
+        name, weight, *_ = row.locator("th, td").all_inner_texts()
+        assert float(weight.replace("−", "-")) == pytest.approx(weights[name], rel=1e-3)
+    tokens = random_tokens(big, 1, 20)[0]
+    with torch.no_grad(), ablated(big, nodes_outside(found), values=zero_values()):
+        activation = big.run_with_cache(torch.tensor([tokens]))[1][node.hook][0, :, node.index]
+    shown = [cell.split("\n") for cell in panel.locator(".scx-heat li").all_inner_texts()]
+    assert [token for token, _ in shown] == [f"w{token}" for token in tokens]
+    for (_, text), value in zip(shown, activation.tolist(), strict=True):
+        assert float(text.replace("−", "-")) == pytest.approx(value, abs=6e-3)
+    kept = found_page.locator(".scx-kept")
+    rows.first.locator(".scx-state button").focus()
+    found_page.keyboard.press("Enter")
+    expect(kept).to_have_text(str(len(edges) - 1))
+    expect(rows.first.locator(".scx-state button")).to_be_focused()
+    expect(rows.first.locator(".scx-state button")).to_have_text("✕ cut")
+    mark.press("Escape")
+    expect(panel).to_be_hidden()
+
+
+def test_a_residual_node_names_who_writes_and_reads_its_channel(
+    found_page: Page, big: Transformer, found: Circuit
+) -> None:
+    names_of = found.nodes()
+    index = next(i for i, name in enumerate(names_of) if "hook_normalized" in name)
+    channel = int(names_of[index].partition("[")[2][:-1])
+    found_page.locator(".scx-node").nth(0).focus()
+    host(found_page).evaluate("(host, i) => host.explorer.panel.choose(i)", index)
+    words = found_page.locator(".scx-traffic").inner_text()
+    top = big.W_E[:, channel].abs().topk(6).indices.tolist()
+    assert all(f"w{token} " in words.split("whose logit")[0].replace("\n", " ") for token in top)
+    top = big.W_U[channel].abs().topk(6).indices.tolist()
+    assert all(f"w{token} " in words.split("whose logit")[1].replace("\n", " ") for token in top)
+    others = [name for name in names_of[index + 1 :] if name.endswith(f"[{channel}]") and "hook_normalized" in name]
+    assert f"Residual channel {channel}" in words
+    assert ("Read later, in this circuit, by: none" in words) == (not others)
+
+
+def test_the_drawing_is_one_stop_for_tab_and_arrows_go_from_node_to_node(found_page: Page, found: Circuit) -> None:
+    stops = "[...document.querySelectorAll('.scx-svg [tabindex=\"0\"]')].length"
+    assert found_page.evaluate(stops) == 1
+    found_page.locator(".scx-node[tabindex='0']").focus()
+    x = found_page.evaluate("document.activeElement.querySelector('rect').getBBox().x")
+    for _ in range(3):
+        found_page.keyboard.press("ArrowRight")
+        further = found_page.evaluate("document.activeElement.querySelector('rect').getBBox().x")
+        assert further > x
+        x = further
+    assert found_page.evaluate(stops) == 1
+    outline = found_page.evaluate("getComputedStyle(document.activeElement.querySelector('rect')).strokeWidth")
+    assert outline == "4px", "a focused node must show it"
+    found_page.keyboard.press("Enter")
+    name = found_page.evaluate("document.activeElement.textContent")
+    expect(found_page.locator(".scx-node-name strong").first).to_be_visible()
+    assert found_page.locator(".scx-node-name strong").first.inner_text() in name
+
+
+def test_a_click_on_a_line_cuts_its_edge(found_page: Page, found: Circuit) -> None:
+    wire = found_page.locator("g[data-wire='0']")
+    wire.dispatch_event("click")
+    expect(found_page.locator(".scx-kept")).to_have_text(str(found.count_edges() - 1))
+    expect(found_page.get_by_role("status")).to_contain_text("Cut a")
+    expect(wire.locator(".scx-cross")).to_be_visible()
+    found_page.get_by_role("button", name="Restore all").click()
+    expect(found_page.locator(".scx-kept")).to_have_text(str(found.count_edges()))
+
+
+def test_signs_differ_by_more_than_colour(found_page: Page) -> None:
+    dashes = "(lines) => lines.map((line) => getComputedStyle(line).strokeDasharray)"
+    assert set(found_page.locator("svg.scx-wide .scx-positive .scx-line").evaluate_all(dashes)) == {"none"}
+    assert set(found_page.locator("svg.scx-wide .scx-negative .scx-line").evaluate_all(dashes)) == {"7px, 3px"}
+
+
+def test_it_fits_a_phone_and_both_themes(found_page: Page) -> None:
+    found_page.set_viewport_size({"width": 375, "height": 740})
+    assert found_page.evaluate("document.documentElement.scrollWidth") <= 375
+    for theme in ("dark", "light"):
+        found_page.emulate_media(color_scheme=theme)
+        ink = found_page.locator(".scx-node text").first.evaluate("(text) => getComputedStyle(text).fill")
+        paper = host(found_page).evaluate("(host) => getComputedStyle(host).backgroundColor")
+        assert ink != paper
+    assert "among the" in found_page.locator(".scx-leading caption").inner_text()
+
+
+@pytest.mark.parametrize("tokens", [["'", "(", "('", " c"], ["a", "b", "ab", "a b"], [" ", "  ", "x"]])
+def test_every_prompt_is_written_so_that_it_reads_back(open_explorer, tokens: list[str]) -> None:
+    model = Transformer(TransformerConfig(len(tokens), 9, 1, 2, 1, 1, 1))
+    page = open_explorer(explore(model, prompts=[[0]], vocabulary=tokens))
+    for prompt in ([0, 1], [1, 0, 2], [2, 0, 1, 1, 2], [len(tokens) - 1, 0, 0]):
+        text = host(page).evaluate("(host, tokens) => host.explorer.spell(tokens)", prompt)
+        page.get_by_text("Build your own prompt").click()
+        page.get_by_label("Tokens, with or without spaces").fill(text)
+        page.get_by_role("button", name="Run").click()
+        assert host(page).evaluate("(host) => host.explorer.tokens") == prompt, text
+        page.get_by_text("Build your own prompt").click()

@@ -100,7 +100,7 @@ def explore(
         nodes=find_nodes(model, circuit),
         channels=find_traffic(model, circuit, [visible(token) for token in vocabulary]),
         n_running=_within(circuit, values).count_edges(),
-        ablation="" if values is None else repr(values),
+        ablation="" if values is None else _in_words(values),
         notes=_notes(edge_notes or {}, circuit.graph),
         channel_names=dict(channel_names or {}),
         n_vocabulary=len(vocabulary),
@@ -121,6 +121,10 @@ def _counts_kept(model: Transformer, graph: Graph) -> dict[str, int]:
         for place, n in graph.sizes.items()
         if cfg.activation_density < 1 and place.split(".", 2)[2] in cfg.activation_locations
     }
+
+
+def _in_words(values: AblationValues) -> str:
+    return "zero" if values.kind == "zero" else f"their {values.kind} over {values.reference}"
 
 
 def _within(circuit: Circuit, values: AblationValues | None) -> Circuit:

@@ -12,6 +12,8 @@ from sparse_circuits.explorer.payload import Offer, pack
 from sparse_circuits.explorer.questions import Prompt, visible
 from sparse_circuits.explorer.wiring import Edge, Node, Traffic
 
+MAX_RAILS = 16
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -59,8 +61,19 @@ class Contents:
             inputs=offer.page_ids(offer.inputs) if limited else None,
         )
 
+    @property
+    def on_rails(self) -> bool:
+        """Whether each channel gets a rail of its own: they have names, and there are few."""
+        return bool(self.channel_names) and len(self.channels) <= MAX_RAILS
+
+    def words(self, node: Node) -> str:
+        """Return a node's layer and its words: `layer 1, value 0.0`."""
+        return f"layer {node.layer}, {node.words(self.d_head, self.channel_names)}"
+
     def label(self, edge: Edge) -> str:
-        """Return words for an edge: `layer 1, value 0.0 → attention write 4 (answer)`."""
+        """Return words for an edge: `layer 1, value 0.0 → attention write 4 (answer)`, or its nodes' short names."""
+        if not self.on_rails:
+            return f"{edge.source.short_name} → {edge.target.short_name}"
         ends = (node.words(self.d_head, self.channel_names) for node in (edge.source, edge.target))
         return f"layer {edge.source.layer}, " + " → ".join(ends)
 
@@ -95,8 +108,7 @@ class Contents:
                 for edge in self.edges
             ],
             "nodes": [
-                [node.short_name, node.words(self.d_head, self.channel_names), node.hook, node.index, bias]
-                for node, bias in self.nodes.items()
+                [node.short_name, self.words(node), node.hook, node.index, bias] for node, bias in self.nodes.items()
             ],
             "channels": {channel: [traffic.writing, traffic.reading] for channel, traffic in self.channels.items()},
         }

@@ -131,7 +131,7 @@ def _edges(layout: Layout, labels: list[str]) -> list[str]:
         curve = _curve(layout.start(edge), layout.nodes[edge.target])
         bars = f"M{x - 3.5:g} {y:g}h7" + (f"M{x:g} {y - 3.5:g}v7" if edge.weight > 0 else "")
         wires.append(
-            f'<g class="scx-wire {sign}" data-wire="{i}"><path class="scx-hit" d="{curve}"/>'
+            f'<g class="scx-wire {sign}" data-wire="{i}">'
             f'<path class="scx-line" d="{curve}" style="stroke-width:{width:.1f}"/></g>'
         )
         marks.append(
@@ -143,7 +143,7 @@ def _edges(layout: Layout, labels: list[str]) -> list[str]:
 
 
 def _line_widths(edges: list[Edge]) -> list[float]:
-    """Thickness grows with the logarithm of the weight: planted weights span orders of magnitude."""
+    """Return how thick to draw each edge: as the logarithm of its weight, for planted weights span powers of ten."""
     sizes = [math.log(abs(edge.weight)) for edge in edges]
     low, high = min(sizes, default=0.0), max(sizes, default=0.0)
     return [1.5 + 2.5 * (size - low) / (high - low) if high > low else 2.5 for size in sizes]

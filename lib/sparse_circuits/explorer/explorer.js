@@ -1,51 +1,6 @@
 // The page of one circuit: draws what `forward` computes into the elements that Python wrote, and cuts edges.
 
 const LEADING = 4;
-const CHIPS = 120;
-const code = (token) => make("code", {}, token);
-
-function formatNumber(value) {
-  const size = Math.abs(value);
-  if (size < 0.005) return "0";
-  return value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : 2).replace("-", "−");
-}
-
-function formatShare(share) {
-  if (share > 0 && share < 0.001) return "< 0.1 %";
-  return share > 0.999 && share < 1 ? "> 99.9 %" : `${(100 * share).toFixed(1)} %`;
-}
-
-/** Make an element; attributes that start with "on" are listeners, null attributes are left out. */
-function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value !== null) element.setAttribute(name, value);
-  }
-  element.append(...children);
-  return element;
-}
-
-/**
- * Split a typed prompt into token numbers: at each place the longest token that fits, as it is spelled or as it is
- * shown (␣ and ⏎ stand for space and line break). White space that begins no token is skipped. Only `inputs` may stand
- * in a prompt.
- */
-function readPrompt(text, { spelling, vocabulary, inputs }) {
-  const forms = inputs.flatMap((id) => [[spelling[id], id], [vocabulary[id], id]]);
-  forms.sort((a, b) => b[0].length - a[0].length);
-  const tokens = [];
-  for (let rest = text.replaceAll("\\n", "\n"); rest; ) {
-    const match = forms.find(([form]) => rest.startsWith(form));
-    if (match) tokens.push(match[1]);
-    else if (rest[0].trim()) {
-      const known = inputs.slice(0, CHIPS).map((id) => vocabulary[id]).join("  ");
-      throw new Error(`No token of this model begins “${rest}”. Its tokens are: ${known}${inputs.length > CHIPS ? "  …" : ""}`);
-    }
-    rest = rest.slice(match ? match[0].length : 1);
-  }
-  return tokens;
-}
 
 class Explorer {
   constructor(host) {
@@ -61,6 +16,7 @@ class Explorer {
     }));
     this.buildPrompt();
     this.buildEdges();
+    this.panel = new NodePanel(this);
     this.part("restore").addEventListener("click", () => this.restoreAll());
     host.dataset.ready = "";
     this.choose(0);
@@ -101,7 +57,7 @@ class Explorer {
   buildPrompt() {
     const own = make("option", { value: "own" }, "your own prompt");
     this.select = make("select", { "aria-label": "Prompt", onchange: () => this.choose(this.select.value) },
-      ...this.prompts.map((prompt, i) => make("option", { value: i }, this.spell(prompt.tokens))), own);
+      ...this.prompts.map(({ tokens }, i) => make("option", { value: i }, titleOf(tokens, this))), own);
     this.input = make("input", { type: "text", spellcheck: "false", autocomplete: "off", autocapitalize: "off" });
     this.problem = make("p", { class: "scx-problem", role: "alert" });
     const edit = (tokens) => { this.input.value = this.spell(tokens); this.readOwn(); };
@@ -115,17 +71,16 @@ class Explorer {
         make("button", { type: "submit" }, "Run"),
         make("button", { type: "button", onclick: () => edit(this.tokens.slice(0, -1)) }, "Remove last"),
         make("div", { class: "scx-chips", role: "group", "aria-label": "Append a token" }, ...chips)),
+      make("p", {}, this.vocabulary.length > CHIPS ? `At each place the longest token is read; ${BOUNDARY} ends one.` : ""),
       this.problem);
     this.strip = make("div", { class: "scx-tokens", role: "group", "aria-label": "Tokens; choose the one to look at" });
     const choice = make("label", { class: "scx-choice" }, "Prompt ", this.select);
     this.part("prompt").append(choice, this.strip, this.builder);
   }
 
-  /** Write tokens as text that reads back as the same tokens: in one piece where that works, else with spaces. */
+  /** Text that reads back as these tokens. */
   spell(tokens) {
-    const names = tokens.map((token) => this.vocabulary[token]);
-    const joined = names.join("");
-    return readPrompt(joined, this).join() === tokens.join() ? joined : names.join(" ");
+    return spell(tokens, this);
   }
 
   choose(choice) {
@@ -169,6 +124,7 @@ class Explorer {
     this.wires = [...this.host.querySelectorAll("g[data-wire]")];
     this.rows = [...this.host.querySelectorAll("tr[data-edge]")];
     this.edges = this.edges.map((edge, i) => this.readEdge(edge, i));
+    this.wires.forEach((wire, i) => wire.prepend(...hitOf(wire, this.edges[i])));
     this.marks.forEach((line, i) => {
       line.setAttribute("role", "button");
       line.setAttribute("tabindex", "0");
@@ -233,7 +189,8 @@ class Explorer {
     this.showVerdict(action);
     this.showLeading();
     this.showNodes();
-    this.showHeads();
+    showHeads(this);
+    this.panel.update();
   }
 
   prediction(run, position = this.position) {
@@ -247,9 +204,9 @@ class Explorer {
     this.edges.forEach(({ carried, sourceIndex }, i) => {
       const cut = this.cut.has(i);
       const idle = Math.abs(this.now.cache[carried][this.position][sourceIndex]) < 1e-3;
-      for (const item of [this.marks[i], this.wires[i], this.rows[i]]) item.classList.toggle("scx-cut", cut);
+      for (const item of [this.marks[i], this.wires[i], this.rows[i]]) item?.classList.toggle("scx-cut", cut);
       this.wires[i].classList.toggle("scx-idle", idle);
-      for (const button of [this.marks[i], this.buttons[i]]) button.setAttribute("aria-pressed", cut);
+      for (const button of [this.marks[i], this.buttons[i]]) button?.setAttribute("aria-pressed", cut);
       this.buttons[i].textContent = cut ? "✕ cut" : "kept";
     });
     const kept = this.edges.filter((_, i) => !this.cut.has(i));
@@ -309,8 +266,8 @@ class Explorer {
       box.style.setProperty("--scx-a", now.shares[token]);
     });
     this.showOtherLogit(now);
-    this.part("token-box").querySelector("text").textContent =
-      `${this.position + 1}: ${this.vocabulary[this.tokens[this.position]]}`;
+    const box = this.part("token-box")?.querySelector("text");
+    if (box) box.textContent = `${this.position + 1}: ${this.vocabulary[this.tokens[this.position]]}`;
   }
 
   /** The last box names the leading token among those that have no box of their own. */
@@ -333,45 +290,9 @@ class Explorer {
       mark.style.setProperty("--scx-a", Math.abs(value) / (1 + Math.abs(value)));
       mark.classList.toggle("scx-below", value < 0);
       mark.classList.toggle("scx-zero", text === "0");
-      mark.querySelector(".scx-value").textContent = text;
+      const written = mark.querySelector(".scx-value");
+      if (written) written.textContent = text;
       mark.querySelector("title").textContent = `${title} = ${text}`;
     }
-  }
-
-  showHeads() {
-    const SVG = "http://www.w3.org/2000/svg";
-    const pattern = (layer, head) => this.now.cache[`blocks.${layer}.attn.hook_pattern`][head];
-    for (const box of this.host.querySelectorAll(".scx-head")) {
-      const row = pattern(box.dataset.layer, box.dataset.head)[this.position];
-      const step = (box.dataset.width - 10) / this.tokens.length;
-      const most = row.indexOf(Math.max(...row));
-      const name = this.vocabulary[this.tokens[most]].slice(0, 8);
-      const where = row[most] > 0.5 ? `→ ${name} ${Math.round(100 * row[most])} %` : "spreads";
-      box.querySelector("text").textContent = `head ${box.dataset.head} ${where}`;
-      box.querySelector(".scx-strip").replaceChildren(...this.tokens.map((_, source) => {
-        const height = 1 + 14 * (row[source] ?? 0);
-        const bar = document.createElementNS(SVG, "rect");
-        Object.entries({ x: 5 + source * step, y: 29 - height, width: Math.max(1, step - 2), height })
-          .forEach(([name, value]) => bar.setAttribute(name, value));
-        return bar;
-      }));
-    }
-    this.part("heading").hidden = !this.heads.length;
-    this.part("attention").replaceChildren(...this.heads.map(([layer, head]) =>
-      this.patternTable(layer, head, pattern(layer, head))));
-  }
-
-  patternTable(layer, head, pattern) {
-    const names = this.tokens.map((token) => this.vocabulary[token]);
-    const cells = (row, query) => names.map((name, key) => make("td", key > query ? {} : {
-      style: `--scx-a:${row[key]}`, title: `${names[query]} looks at ${name}: ${formatShare(row[key])}`,
-    }, key > query ? "" : Math.round(100 * row[key])));
-    return make("div", { class: "scx-scroll" }, make("table", { class: "scx-pattern" },
-      make("caption", {}, `Layer ${layer}, head ${head}`),
-      make("thead", {}, make("tr", {}, make("td"),
-        ...names.map((name) => make("th", { scope: "col" }, make("span", {}, name))))),
-      make("tbody", {}, ...pattern.map((row, query) =>
-        make("tr", { class: query === this.position ? "scx-chosen" : null },
-          make("th", { scope: "row" }, names[query]), ...cells(row, query))))));
   }
 }

@@ -1,7 +1,12 @@
 // The forward pass of `sparse_circuits.Transformer`, in float64 and without a library.
 // Activations are kept under the hook names of the Python model, one Float64Array per token.
 
-const readBytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+function readBytes(text) {
+  const letters = atob(text);
+  const bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < letters.length; i++) bytes[i] = letters.charCodeAt(i);
+  return bytes;
+}
 
 /** Unpack a record of `payload.pack` into {shape, index, value}: the flat indices that are stored, and what is there. */
 function unpack({ shape, gaps, f4, f8 }) {
@@ -71,12 +76,39 @@ function rmsNorm(x, eps) {
   return x.map((value) => value / Math.sqrt(meanSquare + eps));
 }
 
+/** The entry that would stand at `place` if `values` were sorted upwards (Hoare's selection; it moves them about). */
+function select(values, place) {
+  let [low, high] = [0, values.length - 1];
+  while (low < high) {
+    const pivot = values[(low + high) >> 1];
+    let [i, j] = [low, high];
+    while (i <= j) {
+      while (values[i] < pivot) i++;
+      while (values[j] > pivot) j--;
+      if (i <= j) {
+        const moved = values[i];
+        values[i++] = values[j];
+        values[j--] = moved;
+      }
+    }
+    if (place <= j) high = j;
+    else if (place >= i) low = i;
+    else break;
+  }
+  return values[place];
+}
+
 /** AbsTopK: all but the `count` entries of largest magnitude become zero; of equal ones the first stay. */
 function keepLargest(x, count) {
   const magnitude = x.map(Math.abs);
-  const threshold = magnitude.slice().sort()[x.length - count];
-  let tied = count - magnitude.reduce((above, size) => above + (size > threshold), 0);
-  return x.map((value, i) => (magnitude[i] > threshold || (magnitude[i] === threshold && tied-- > 0) ? value : 0));
+  const threshold = select(magnitude.slice(), x.length - count);
+  const kept = new Float64Array(x.length);
+  let tied = count;
+  for (const size of magnitude) if (size > threshold) tied--;
+  for (let i = 0; i < x.length; i++) {
+    if (magnitude[i] > threshold || (magnitude[i] === threshold && tied-- > 0)) kept[i] = x[i];
+  }
+  return kept;
 }
 
 /** Complementary error function, double precision: a series of positive terms near zero, a continued fraction beyond. */

@@ -10,12 +10,17 @@ from importlib.resources import files
 from pathlib import Path
 
 from sparse_circuits.checkpoints import write_atomically
+from sparse_circuits.explorer.column_drawing import draw_columns
+from sparse_circuits.explorer.columns import ColumnLayout
 from sparse_circuits.explorer.contents import Contents
 from sparse_circuits.explorer.drawing import draw
 from sparse_circuits.explorer.layout import Layout
 
 NO_SCRIPT = "Where scripts run, this drawing is live: click an edge to cut it, and the model runs again in the page."
-ASSETS = ("explorer.css", "forward.js", "explorer.js")
+STYLE = "explorer.css"
+SCRIPTS = ("forward.js", "text.js", "heads.js", "node.js", "explorer.js")
+OPEN_ROWS = 60
+REACH = {True: "reach it with Tab and press Enter", False: "use the buttons of a node or of the table below"}
 
 
 @dataclass(frozen=True)
@@ -44,12 +49,13 @@ class Explorer:
 
     def html(self) -> str:
         """Return a fragment of HTML that holds the drawing, the table, the weights, the style and the script."""
-        css, forward, explorer = (files(__package__).joinpath(name).read_text(encoding="utf-8") for name in ASSETS)
+        style, *scripts = (_asset(name) for name in (STYLE, *SCRIPTS))
+        script = "\n".join(scripts)
         mount = f"document.querySelectorAll('[data-explorer=\"{self.identifier}\"]:not([data-ready])')"
         return (
             f'<section class="sc-explorer tex2jax_ignore mathjax_ignore" data-explorer="{self.identifier}" '
-            f'aria-label="Circuit explorer: {escape(self.title)}">\n<style>\n{css}</style>\n{self.body}\n'
-            f"<script>\n(() => {{\n{forward}\n{explorer}\n"
+            f'aria-label="Circuit explorer: {escape(self.title)}">\n<style>\n{style}</style>\n{self.body}\n'
+            f"<script>\n(() => {{\n{script}\n"
             f"{mount}.forEach((host) => {{ host.explorer = new Explorer(host); }});\n}})();\n</script>\n</section>\n"
         )
 
@@ -76,22 +82,14 @@ class Explorer:
 
 def write_body(contents: Contents) -> str:
     """Return the HTML of the page between style and script: the drawing, the table of edges and the data."""
-    layout = Layout(
-        edges=contents.edges,
-        node_set=contents.nodes,
-        d_head=contents.d_head,
-        embedding=contents.has_entry("W_E").any(0) | contents.has_entry("W_pos").any(0),
-        unembedding=contents.has_entry("W_U"),
-        biased=contents.has_entry("b_U"),
-        tokens=contents.tokens,
-        channel_names=contents.channel_names,
-    )
     labels = [contents.label(edge) for edge in contents.edges]
-    tooltips = [f"{label}, weight {_number(edge.weight)}" for label, edge in zip(labels, contents.edges, strict=True)]
-    count = f"{len(contents.edges)} edges and {len(contents.nodes)} nodes"
-    drawing = draw(layout, tooltips, f"{contents.title}: {count}")
-    heads = [(head.layer, head.number) for head in layout.heads]
     n_edges, n_nodes = len(contents.edges), len(contents.nodes)
+    drawing, heads = _drawing(contents, labels, f"{contents.title}: {n_edges} edges and {n_nodes} nodes")
+    among = (
+        ""
+        if len(contents.spelling) == contents.n_vocabulary
+        else (f", among the {len(contents.spelling)} of {contents.n_vocabulary} that this page holds")
+    )
     return f"""<p class="scx-title">{escape(contents.title)}</p>
 <noscript><p>{NO_SCRIPT}</p></noscript>
 <div class="scx-live scx-prompt"></div>
@@ -99,45 +97,82 @@ def write_body(contents: Contents) -> str:
 <p class="scx-counts"><span class="scx-tally"><b class="scx-kept">{n_edges}</b> of {n_edges} edges kept</span>
 <span class="scx-tally"><b class="scx-touched">{n_nodes}</b> of {n_nodes} nodes in use</span>
 <button type="button" class="scx-live scx-restore">Restore all</button></p>
-<div class="scx-columns">
+<div class="scx-columns{"" if contents.on_rails else " scx-stacked"}">
 <figure class="scx-figure"><div class="scx-scroll">{drawing}</div>
 <figcaption>{_legend(contents)}</figcaption></figure>
-<div class="scx-live scx-side"><p class="scx-detail"><strong>Cut an edge</strong>Click a line, or reach it with Tab
-and press Enter. A second time restores it. Pale lines carry nothing at the chosen token;
-choose another token above.</p>
-<div class="scx-scroll"><table class="scx-leading">
-<caption>Leading next tokens</caption><thead><tr><td></td><th scope="col">now</th><th scope="col">logit</th>
+<div class="scx-live scx-side"><div><p class="scx-detail"><strong>Cut an edge, choose a node</strong>Click a line, or
+{REACH[contents.on_rails]}. A second time restores it. Click a node, or reach it with Tab and the arrow keys and press
+Enter, for all that it reads and writes. Pale lines carry nothing at the chosen token; choose another token above.</p>
+<div class="scx-chosen-node" role="region" aria-label="Chosen node" hidden></div></div>
+<div><div class="scx-scroll"><table class="scx-leading">
+<caption>Leading next tokens{among}</caption><thead><tr><td></td><th scope="col">now</th><th scope="col">logit</th>
 <th scope="col">intact</th><th scope="col">logit</th></tr></thead><tbody></tbody></table></div>
-<p class="scx-heading">Where each token looks, in %</p><div class="scx-attention"></div></div>
+<p class="scx-heading">Where each token looks, in %</p><div class="scx-attention"></div></div></div>
 </div>
 {_edge_table(contents, labels)}
 <script type="application/json" class="scx-data">{contents.to_json(heads)}</script>"""
 
 
+def _drawing(contents: Contents, labels: list[str], title: str) -> tuple[str, list[tuple[int, int]]]:
+    """Draw the circuit, on rails or in columns; return it and the heads in it, as (layer, head)."""
+    embedding = contents.has_entry("W_E").any(0) | contents.has_entry("W_pos").any(0)
+    unembedding = contents.has_entry("W_U")
+    if not contents.on_rails:
+        columns = ColumnLayout(contents.edges, contents.nodes, contents.d_head)
+        words = {node: contents.words(node) for node in contents.nodes}
+        return draw_columns(columns, words, embedding, unembedding.any(1), title), columns.heads
+    rails = Layout(
+        edges=contents.edges,
+        node_set=contents.nodes,
+        d_head=contents.d_head,
+        embedding=embedding,
+        unembedding=unembedding,
+        biased=contents.has_entry("b_U"),
+        tokens=contents.tokens,
+        channel_names=contents.channel_names,
+    )
+    tooltips = [f"{label}, weight {_number(edge.weight)}" for label, edge in zip(labels, contents.edges, strict=True)]
+    return draw(rails, tooltips, title), [(head.layer, head.number) for head in rails.heads]
+
+
 def _legend(contents: Contents) -> str:
     """Name the kinds of lines, each with a sample, and what is not drawn."""
-    samples = (
-        ("scx-edge scx-positive", "M12 3.5v7M8.5 7h7", "edge, weight above 0"),
-        ("scx-edge scx-negative", "M8.5 7h7", "edge, weight below 0"),
-        ("scx-edge scx-positive scx-cut", "M8.5 3.5l7 7m0-7l-7 7", "edge that is cut"),
-        ("", "", "embedding, unembedding, inside a head: not edges"),
-    )
-    keys = [
-        f'<span class="scx-key"><svg width="24" height="14" aria-hidden="true"><g class="{kind}">'
-        + (
-            f'<path class="scx-line" d="M0 7h24"/><circle cx="12" cy="7" r="6"/>'
-            f'<path class="scx-sign scx-key-sign" d="{sign}"/>'
-            if kind
-            else '<path class="scx-dotted" d="M0 7h24"/>'
-        )
-        + f"</g></svg> {words}</span>"
-        for kind, sign, words in samples
-    ]
-    rail = '<svg width="24" height="14" aria-hidden="true"><path class="scx-rail" d="M0 7h24"/></svg>'
-    keys.append(f'<span class="scx-key">{rail} residual stream, one rail per channel: not edges</span>')
+    line = '<path class="scx-line" d="M0 7h24"/>'
+    keys = [_key(kind, line + mark, words) for kind, mark, words in _samples(contents)]
+    if contents.on_rails:
+        keys += [
+            _key("", '<path class="scx-dotted" d="M0 7h24"/>', "embedding, unembedding, inside a head: not edges"),
+            _key("", '<path class="scx-rail" d="M0 7h24"/>', "residual stream, one rail per channel: not edges"),
+        ]
+    else:
+        ends = '<path class="scx-source" d="M7 4h-6v6h6z"/><path class="scx-source" d="M15 7l4-4 4 4-4 4z"/>'
+        keys += [
+            _key("", '<path class="scx-flow" d="M0 7h24"/>', "the same residual channel, read later: not an edge"),
+            _key("", ends, "from the embedding, to the logits: not edges"),
+        ]
     n_undrawn = contents.n_running - len(contents.edges)
     left_out = f" {n_undrawn} more edges run but are not drawn." if n_undrawn else ""
-    return "".join(keys) + f"<span>Not drawn: channels that no edge here touches.{left_out}</span>"
+    alone = f" Nodes outside the circuit are set to {contents.ablation}." if contents.ablation else ""
+    return "".join(keys) + f"<span>Not drawn: channels that no edge here touches.{left_out}{escape(alone)}</span>"
+
+
+def _samples(contents: Contents) -> list[tuple[str, str, str]]:
+    """Return class, mark and meaning of the kinds of edges; on rails each edge carries its sign."""
+    kinds = (
+        ("scx-positive", "M12 3.5v7M8.5 7h7", "edge, weight above 0"),
+        ("scx-negative", "M8.5 7h7", "edge, weight below 0"),
+        ("scx-positive scx-cut", "M8.5 3.5l7 7m0-7l-7 7", "edge that is cut"),
+    )
+    if not contents.on_rails:
+        cross = '<path class="scx-cross" d="{}"/>'
+        return [(f"scx-wire {sign}", cross.format(d) if "cut" in sign else "", words) for sign, d, words in kinds]
+    mark = '<circle cx="12" cy="7" r="6"/><path class="scx-sign scx-key-sign" d="{}"/>'
+    return [(f"scx-edge {sign}", mark.format(d), words) for sign, d, words in kinds]
+
+
+def _key(kind: str, sample: str, words: str) -> str:
+    drawn = f'<svg width="24" height="14" aria-hidden="true"><g class="{kind}">{sample}</g></svg>'
+    return f'<span class="scx-key">{drawn} {words}</span>'
 
 
 def _edge_table(contents: Contents, labels: list[str]) -> str:
@@ -149,13 +184,21 @@ def _edge_table(contents: Contents, labels: list[str]) -> str:
         for i, (edge, label) in enumerate(zip(contents.edges, labels, strict=True))
     ]
     carries = "what it carries" if contents.notes else ""
+    opened = " open" if len(rows) <= OPEN_ROWS else ""
     return (
+        f'<details class="scx-all"{opened}><summary>All {len(rows)} edges, in the order of the forward pass</summary>'
         '<div class="scx-scroll"><table class="scx-edges">'
-        "<caption>All edges, in the order of the forward pass</caption>"
         '<thead><tr><th scope="col">edge</th><th scope="col">weight</th>'
         f'<th scope="col">{carries}</th><th scope="col">state</th></tr>'
-        f"</thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"</thead><tbody>{''.join(rows)}</tbody></table></div></details>"
     )
+
+
+def _asset(name: str) -> str:
+    """Return a style sheet or script of this package without its comments and indentation."""
+    text = files(__package__).joinpath(name).read_text(encoding="utf-8")
+    lines = (line.strip() for line in re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL).splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("//")) + "\n"
 
 
 def _number(value: float) -> str:
