@@ -49,6 +49,8 @@ _EXPORTS = {
     "cut_edges": "editing",
     "keep_edges": "editing",
     "set_edge": "editing",
+    "FoundCircuits": "found_circuits",
+    "reference_values": "found_circuits",
     "Graph": "graph",
     "weight_graph": "graph",
     "PlantedCircuit": "planted",
