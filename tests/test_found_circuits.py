@@ -1,4 +1,4 @@
-"""Files of found circuits: what a search leaves is what is read again, killed searches go on, wrong files are refused."""
+"""Files of found circuits: what a search leaves is read again, killed searches go on, wrong files are refused."""
 
 import json
 
@@ -67,7 +67,7 @@ def test_a_task_that_the_model_does_not_solve_is_passed_over(model, config):
 def test_circuits_of_other_weights_are_refused(model, found, tmp_path):
     found.save(tmp_path / "circuits.json")
     other = sc.Transformer(model.cfg, seed=1).eval()
-    with pytest.raises(ValueError, match="other weights .* load the model that it was made from"):
+    with pytest.raises(ValueError, match=r"other weights .* load the model that it was made from"):
         FoundCircuits.load(tmp_path / "circuits.json", other)
 
 
