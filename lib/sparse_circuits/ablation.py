@@ -139,7 +139,7 @@ class _Replacement:
                 replaced = torch.where(chosen if here is None else chosen & here, values, flat)
             else:
                 weight = chosen.to(flat) if here is None else chosen.to(flat) * here
-                replaced = flat + weight * (values - flat)
+                replaced = flat.lerp(values, weight)
             return replaced.view_as(activation)
 
         replace_nodes.alike_everywhere = self.positions is None and self.values.alike_everywhere

@@ -6,7 +6,10 @@ ours; the authors note that their pruning leaves nodes that can still go.
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,7 +20,7 @@ from .ablation_values import AblationValues
 from .graph import Graph
 from .mask_learning import by_location
 from .model import Transformer
-from .two_way import TwoWayPrompts, two_way_loss
+from .two_way import TwoWayPrompts
 
 
 @dataclass(frozen=True)
@@ -44,23 +47,46 @@ class MaskSearch:
     values: AblationValues
     target: float
 
-    def loss(self, kept: Bool[Tensor, " node"]) -> float:
-        """Return the task loss with every other node ablated."""
+    @torch.no_grad()
+    def loss(self, kept: Bool[Tensor, " node"], limit: float = math.inf) -> float:
+        """Return the task loss with every other node ablated, or a lower bound of it that is above `limit`.
+
+        No prompt has a loss below 0. So a circuit that is far above the limit is known to be so after a few prompts.
+        """
+        total = 0.0
         with ablated(self.model, by_location(~kept, self.graph), values=self.values):
-            return two_way_loss(self.model, self.prompts)
+            for group in self._groups:
+                total += group.losses(group.answer_logits(self.model)).double().sum().item()
+                if total / len(self.prompts) > limit:
+                    break
+        return total / len(self.prompts)
+
+    def meets_target(self, kept: Bool[Tensor, " node"]) -> bool:
+        """Return whether the loss is at most the target."""
+        return self.loss(kept, self.target) <= self.target
+
+    @cached_property
+    def _groups(self) -> list[TwoWayPrompts]:
+        return [self.prompts[rows] for rows in self.prompts.by_length(self.model)]
 
     def bisected(self, tau: Float[Tensor, " node"]) -> Bool[Tensor, " node"]:
         """Keep the nodes of largest tau: as many as meet the target, where one node fewer does not.
 
-        Of nodes with equal tau, such as those at its bounds, the one comes first whose ablation is estimated to raise
-        the loss most.
+        The loss does not fall steadily as nodes come back, so the search starts from the nodes that were learned and
+        leaves them in growing strides; between the last two strides it bisects. Of nodes with equal tau, such as those
+        at its bounds, the one comes first whose ablation is estimated to raise the loss most.
         """
         order = self._gain(tau > 0).argsort(descending=True, stable=True)
         order = order[tau[order].argsort(descending=True, stable=True)]
-        too_few, enough = -1, len(order)
+        enough, stride = int((tau > 0).sum()), 1
+        while enough < len(order) and not self.meets_target(self._only(order[:enough])):
+            enough, stride = min(len(order), enough + stride), 2 * stride
+        too_few, stride = enough - 1, 1
+        while too_few >= 0 and self.meets_target(self._only(order[:too_few])):
+            enough, too_few, stride = too_few, max(-1, too_few - stride), 2 * stride
         while enough - too_few > 1:
             middle = (enough + too_few) // 2
-            if self.loss(self._only(order[:middle])) <= self.target:
+            if self.meets_target(self._only(order[:middle])):
                 enough = middle
             else:
                 too_few = middle
@@ -76,19 +102,29 @@ class MaskSearch:
         while kept.any():
             ranking = self._ranking(kept)
             n = len(ranking) // 2
-            while n > 1 and self.loss(kept & ~self._only(ranking[:n])) > self.target:
+            while n > 1 and not self.meets_target(kept & ~self._only(ranking[:n])):
                 n //= 2
             if n <= 1:
                 break
             kept &= ~self._only(ranking[:n])
-        removed = True
-        while removed:
-            removed = False
-            for node in self._ranking(kept) if kept.any() else ():
-                fewer = kept.clone()
-                fewer[node] = False
-                if self.loss(fewer) <= self.target:
-                    kept, removed = fewer, True
+        return self._thinned_one_by_one(kept)
+
+    def _thinned_one_by_one(self, kept: Bool[Tensor, " node"]) -> Bool[Tensor, " node"]:
+        """Take out nodes in the order of their ranking, twice as many at a time after each that could go."""
+        waiting, needed, n = deque(self._ranking(kept).tolist()), [], 1
+        while waiting:
+            head = [waiting.popleft() for _ in range(min(n, len(waiting)))]
+            fewer = kept & ~self._only(torch.tensor(head))
+            if self.meets_target(fewer):
+                kept, n = fewer, 2 * n
+                # With others gone, a node that was needed may be spared.
+                waiting.extend(needed)
+                needed.clear()
+            elif len(head) == 1:
+                needed += head
+            else:
+                waiting.extendleft(reversed(head))
+                n = len(head) // 2
         return kept
 
     def _ranking(self, kept: Bool[Tensor, " node"]) -> Int[Tensor, " n_kept"]:

@@ -20,7 +20,8 @@ from .model import Transformer
 from .planted.base import Prompt
 from .tasks.contrast import ContrastBatch, contrast_pairs
 
-GROUP = 16
+# A run has at least 16 prompts, and as many as make prompts times weights 32 million.
+GROUP, WORK_OF_A_RUN = 16, 2**25
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,9 +98,13 @@ class TwoWayPrompts:
         """Return some of the prompts."""
         return TwoWayPrompts(self.tokens[rows], self.position[rows], self.right[rows], self.wrong[rows])
 
-    def by_length(self) -> list[Int[Tensor, " m"]]:
-        """Return the numbers of the prompts in groups of similar length, so that little padding is computed."""
-        return list(self.position.argsort(stable=True).split(GROUP))
+    def by_length(self, model: HookedRootModule) -> list[Int[Tensor, " m"]]:
+        """Return the numbers of the prompts in groups of similar length, so that little padding is computed.
+
+        A run of a small model costs its fixed few milliseconds however short it is, so its groups are larger.
+        """
+        size = sum(weight.numel() for weight in model.parameters())
+        return list(self.position.argsort(stable=True).split(max(GROUP, WORK_OF_A_RUN // size)))
 
     def answer_logits(self, model: HookedRootModule) -> Float[Tensor, "n d_vocab"]:
         """Return the model's logits at the answer positions, with the hooks that it carries.
@@ -109,7 +114,7 @@ class TwoWayPrompts:
         """
         if not (isinstance(model, Transformer) and hooks_are_alike_everywhere(model)):
             return self._answers_of(model, {"ln_final.hook_normalized": self._answer_rows})
-        groups = self.by_length()
+        groups = self.by_length(model)
         logits = torch.cat([self[rows]._shortened()._answers_of_last_layer(model) for rows in groups])
         return logits[torch.cat(groups).argsort()]
 
