@@ -71,17 +71,16 @@ class PruningConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in (
-            "target_loss",
-            "steps",
-            "check_every",
-            "prompts_per_step",
-            "learning_rate",
-            "penalty",
-            "temperature",
-        ):
-            if not getattr(self, name) > 0:
+        for name in ("steps", "check_every", "prompts_per_step"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; give a whole number from 1 on.")
+        for name in ("target_loss", "learning_rate", "penalty", "temperature"):
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; give a number above 0.")
+        if not -1 <= self.start <= 1:
+            raise ValueError(f"start is {self.start!r}; give a number from -1 to 1, between which tau is kept.")
+        if not 0 <= self.noise < math.inf:
+            raise ValueError(f"noise is {self.noise!r}; give 0 or a number above it.")
         if not 0 < self.penalty_decay <= 1 <= self.penalty_growth:
             raise ValueError(
                 f"penalty_decay is {self.penalty_decay!r} and penalty_growth {self.penalty_growth!r}; give one of at "

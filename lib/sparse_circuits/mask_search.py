@@ -134,7 +134,7 @@ class MaskSearch:
 
     def _gain(self, kept: Bool[Tensor, " node"]) -> Float[Tensor, " node"]:
         """Return the derivative of the loss by the ablation of each node, at the circuit of the kept ones."""
-        ablation = (~kept).to(torch.get_default_dtype()).requires_grad_()
+        ablation = (~kept).to(self.model.W_E).requires_grad_()
         with ablated(self.model, by_location(ablation, self.graph), values=self.values):
             loss = self.prompts.losses(self.prompts.answer_logits(self.model)).mean()
         return torch.autograd.grad(loss, ablation)[0]

@@ -16,7 +16,7 @@ from .ablation import ablated
 from .ablation_masks import nodes_outside
 from .ablation_values import AblationValues
 from .circuit import Circuit
-from .graph import weight_graph
+from .graph import node_sizes, weight_graph
 from .mask_learning import LearnedMask, PruningConfig, by_location, learn_mask
 from .mask_search import MaskSearch
 from .model import Transformer
@@ -83,14 +83,15 @@ def prune(
     Raises
     ------
     ValueError
-        If the intact model does not reach the target on the selection prompts, the values were made for another model,
-        or `restarts` is below 1.
+        If the intact model does not reach the target on the selection prompts, the values were made for another model
+        or for single prompts, or `restarts` is below 1.
     """
     config = PruningConfig() if config is None else config
-    if restarts < 1:
-        raise ValueError(f"restarts is {restarts}; give at least 1.")
+    if not isinstance(restarts, int) or restarts < 1:
+        raise ValueError(f"restarts is {restarts!r}; give a whole number from 1 on.")
+    check_values(model, values)
     whole = two_way_loss(model, selection)
-    if whole > config.target_loss:
+    if not whole <= config.target_loss:
         raise ValueError(
             f"The whole model has a task loss of {whole:.4f} nats on the selection prompts and the target is "
             f"{config.target_loss}; choose a task that the model solves, or a target above {whole:.4f}."
@@ -104,32 +105,29 @@ def prune(
 
 
 def circuit_loss(model: Transformer, circuit: Circuit, prompts: TwoWayPrompts, values: AblationValues) -> float:
-    """Return the task loss with every node outside the circuit ablated, in nats per prompt: is it sufficient?"""
+    """Return the task loss with every node outside the circuit ablated, in nats per prompt: is it sufficient?
+
+    Raises
+    ------
+    ValueError
+        If the circuit is not one of this model, or the values do not fit it.
+    """
+    check_circuit(model, circuit)
     with ablated(model, nodes_outside(circuit), values=values):
         return two_way_loss(model, prompts)
 
 
 def necessity_loss(model: Transformer, circuit: Circuit, prompts: TwoWayPrompts, values: AblationValues) -> float:
-    """Return the task loss with the nodes of the circuit ablated and no others, in nats per prompt: is it necessary?"""
+    """Return the task loss with the nodes of the circuit ablated and no others, in nats per prompt: is it necessary?
+
+    Raises
+    ------
+    ValueError
+        As in `circuit_loss`.
+    """
+    check_circuit(model, circuit)
     with ablated(model, circuit, values=values):
         return two_way_loss(model, prompts)
-
-
-def _attempt(
-    model: Transformer,
-    prompts: TwoWayPrompts,
-    selection: TwoWayPrompts,
-    values: AblationValues,
-    config: PruningConfig,
-) -> Pruned:
-    graph = weight_graph(model)
-    learned = learn_mask(model, graph, prompts, selection, values, config)
-    search = MaskSearch(model, graph, selection, values, config.target_loss)
-    bisected = search.bisected(learned.tau)
-    kept = search.thinned(bisected)
-    stages = {"mask": int((learned.tau > 0).sum()), "bisection": int(bisected.sum()), "removal": int(kept.sum())}
-    circuit = Circuit.induced(graph, by_location(kept, graph))
-    return Pruned(circuit, search.loss(kept), stages, learned, ())
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,15 @@ def calibrated(
         As in `circuit_loss`.
     steps : int
         Steps of LBFGS.
+
+    Raises
+    ------
+    ValueError
+        If `steps` is below 1, or as in `circuit_loss`.
     """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; give at least 1.")
+    check_circuit(model, circuit)
     with torch.no_grad(), ablated(model, nodes_outside(circuit), values=values):
         margins = prompts.margins(prompts.answer_logits(model)).double()
     signs = torch.where(prompts.right > prompts.wrong, 1.0, -1.0).double()
@@ -184,3 +190,48 @@ def calibrated(
     before = loss().item()
     optimiser.step(closure)
     return Calibration(*fit.tolist(), before, loss().item())
+
+
+def _attempt(
+    model: Transformer,
+    prompts: TwoWayPrompts,
+    selection: TwoWayPrompts,
+    values: AblationValues,
+    config: PruningConfig,
+) -> Pruned:
+    graph = weight_graph(model)
+    learned = learn_mask(model, graph, prompts, selection, values, config)
+    search = MaskSearch(model, graph, selection, values, config.target_loss)
+    bisected = search.bisected(learned.tau)
+    kept = search.thinned(bisected)
+    stages = {"mask": int((learned.tau > 0).sum()), "bisection": int(bisected.sum()), "removal": int(kept.sum())}
+    circuit = Circuit.induced(graph, by_location(kept, graph))
+    return Pruned(circuit, search.loss(kept), stages, learned, ())
+
+
+def check_circuit(model: Transformer, circuit: Circuit) -> None:
+    """Raise ValueError if a circuit is not a subset of the model's weight graph."""
+    graph = weight_graph(model)
+    if not graph.same_as(circuit.graph):
+        raise ValueError(
+            f"{circuit!r} is of another model, this one has {graph!r}; prune this model, or carry the nodes over with "
+            "Circuit.induced(weight_graph(model), circuit.node_masks)."
+        )
+
+
+def check_values(model: Transformer, values: AblationValues) -> None:
+    """Raise ValueError unless the values have one number for each node of the model, or one for each position."""
+    if values.kind == "zero":
+        return
+    for location, n in node_sizes(model.cfg).items():
+        shape = tuple(values.activations[location].shape) if location in values.activations else None
+        if shape is None or shape[-1] != n:
+            raise ValueError(
+                f"{values!r} has {'nothing' if shape is None else shape} for {location}, the model has {n} nodes "
+                "there; make the values with mean_values and this model."
+            )
+        if len(shape) > 2:
+            raise ValueError(
+                f"{values!r} belongs to {shape[0]} single prompts, and pruning runs others; give mean_values or "
+                "zero_values."
+            )
