@@ -29,7 +29,7 @@ CHROMIUM_FLAGS = [
     "--disable-sync",
 ]
 # A page that runs a model takes seconds on a busy machine.
-PATIENCE = 180_000
+PATIENCE = 90_000
 NO_SERVER = ("data:", "blob:", "about:", "file:")
 
 

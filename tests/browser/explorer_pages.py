@@ -36,5 +36,7 @@ def random_prompts(model: Transformer) -> list[list[int]]:
 
 
 def cut_in_table(page: Page, edges: list[int]) -> None:
+    """Cut by the buttons of the table, which is closed where there are many edges."""
+    host(page).locator("details.scx-all").evaluate("(table) => { table.open = true; }")
     for edge in edges:
         page.locator(f"tr[data-edge='{edge}'] button").click()

@@ -223,7 +223,7 @@ def test_a_chosen_node_shows_what_it_reads_writes_and_does(found_page: Page, big
     mark = found_page.get_by_role("button", name=f"{node.short_name}, layer {node.layer}")
     mark.locator("rect").click()
     expect(panel).to_contain_text(node.short_name)
-    bias = float(big.get_parameter(f"blocks.{node.layer}.mlp.b_in")[node.index])
+    bias = big.get_parameter(f"blocks.{node.layer}.mlp.b_in")[node.index].item()
     expect(panel).to_contain_text(f"bias {bias:.4g}".replace("-", "−"))
     rows = panel.locator(".scx-joined tbody tr")
     assert rows.count() == len(reading) + len(writing)

@@ -17,7 +17,7 @@ from sparse_circuits.explorer.drawing import draw
 from sparse_circuits.explorer.layout import Layout
 
 NO_SCRIPT = "Where scripts run, this drawing is live: click an edge to cut it, and the model runs again in the page."
-STYLE = "explorer.css"
+STYLES = ("explorer.css", "found.css")
 SCRIPTS = ("forward.js", "text.js", "heads.js", "node.js", "explorer.js")
 OPEN_ROWS = 60
 REACH = {True: "reach it with Tab and press Enter", False: "use the buttons of a node or of the table below"}
@@ -49,8 +49,7 @@ class Explorer:
 
     def html(self) -> str:
         """Return a fragment of HTML that holds the drawing, the table, the weights, the style and the script."""
-        style, *scripts = (_asset(name) for name in (STYLE, *SCRIPTS))
-        script = "\n".join(scripts)
+        style, script = ("\n".join(_asset(name) for name in names) for names in (STYLES, SCRIPTS))
         mount = f"document.querySelectorAll('[data-explorer=\"{self.identifier}\"]:not([data-ready])')"
         return (
             f'<section class="sc-explorer tex2jax_ignore mathjax_ignore" data-explorer="{self.identifier}" '
