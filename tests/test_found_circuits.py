@@ -1,6 +1,7 @@
 """Files of found circuits: what a search leaves is read again, killed searches go on, wrong files are refused."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import sparse_circuits as sc
@@ -43,6 +44,21 @@ def test_a_search_records_a_circuit_for_each_task_that_meets_its_target(model, f
         assert sum(map(len, record["nodes"].values())) == circuit.count_nodes()
 
 
+def test_circuits_with_and_without_calibration_stand_side_by_side(model, config, found):
+    both = FoundCircuits(found.graph, found.weights, list(found.records))
+    (record,) = search(model, both, TASKS[:1], [TARGET], replace(config, calibrate=True))
+    assert record["calibrated"] and not found.records[0]["calibrated"]
+    assert both.targets(TASKS[0]) == both.targets(TASKS[0], calibrated=True) == [TARGET]
+    circuit, calibration = both.circuit(TASKS[0], TARGET, calibrated=True), both.calibration(TASKS[0], TARGET)
+    loss = sc.circuit_loss(model, circuit, sc.task_prompts(TASKS[0], 64, 1), sc.reference_values(model), calibration)
+    assert loss == pytest.approx(record["selection_loss"], abs=1e-4) and loss <= TARGET
+    assert both.circuit(TASKS[0], TARGET) == found.circuit(TASKS[0], TARGET)
+    with pytest.raises(
+        ValueError, match=rf"'{TASKS[1]}' at a loss of {TARGET} with calibration; there are \[\('{TASKS[0]}'"
+    ):
+        both.circuit(TASKS[1], TARGET, calibrated=True)
+
+
 def test_what_was_saved_is_read_again(model, found, tmp_path):
     found.save(tmp_path / "circuits.json")
     read = FoundCircuits.load(tmp_path / "circuits.json", model)
@@ -80,7 +96,7 @@ def test_a_file_of_another_kind_is_refused_with_its_name(model, tmp_path, conten
 
 
 def test_a_circuit_that_was_not_searched_is_named_with_those_there_are(found):
-    with pytest.raises(ValueError, match=r"no circuit for 'var_swap' at a loss of 0\.15; there are .*for_while"):
+    with pytest.raises(ValueError, match=r"no circuit for 'var_swap' at a loss of 0\.15 without calibration; there are .*for_while"):
         found.circuit("var_swap")
 
 

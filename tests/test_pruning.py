@@ -11,6 +11,7 @@ from pruning_cases import NAMES, QUERY, case
 from sparse_circuits.ablation import ablated
 from sparse_circuits.ablation_masks import nodes_outside
 from sparse_circuits.ablation_values import AblationValues, mean_values, resample_values, zero_values
+from sparse_circuits.calibration import UNCALIBRATED
 from sparse_circuits.circuit import Circuit
 from sparse_circuits.graph import as_matrix, weight_graph
 from sparse_circuits.mask_learning import PruningConfig, StepWithSigmoidGradient, by_location
@@ -167,7 +168,7 @@ def test_of_several_restarts_the_one_with_the_fewest_edges_is_kept_then_with_the
 
     def attempt(model, prompts, selection, values, config):
         seeds.append(config.seed)
-        return Pruned(circuits[config.seed - 7], 0.1, {}, None, ())
+        return Pruned(circuits[config.seed - 7], 0.1, UNCALIBRATED, {}, None, ())
 
     monkeypatch.setattr("sparse_circuits.pruning._attempt", attempt)
     found = prune(one.model, one.learning, one.selection, one.means, one.config(seed=7), restarts=5)

@@ -2,7 +2,7 @@
 
 First used in chapter 5. A file is made, and gone on with after a kill, by
 
-    python -m sparse_circuits.found_circuits MODEL --output FILE [--tasks ...] [--targets ...] [--restarts N]
+    python -m sparse_circuits.found_circuits MODEL --output FILE [--tasks ...] [--targets ...] [--calibrate]
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from .ablation_values import AblationValues, mean_values
+from .calibration import UNCALIBRATED, Calibration
 from .checkpoints import canonical_json, load_model, write_atomically
 from .circuit import Circuit
 from .graph import Graph, weight_graph
@@ -28,7 +29,7 @@ from .pruning import prune
 from .tasks.code import code_tokens
 from .tasks.contrast import CONTRAST_TASKS
 from .training import random_windows
-from .two_way import task_prompts, two_way_loss
+from .two_way import TwoWayPrompts, task_prompts, two_way_loss
 
 FORMAT = "sparse-circuits found circuits 1"
 TARGET_LOSS = 0.15
@@ -48,8 +49,9 @@ class FoundCircuits:
     weights : str
         SHA-256 of the model's weights; circuits of other weights are refused.
     records : list of dict
-        For each search `task`, `target_loss` (nats per prompt), `nodes` (for each location the kept coordinates),
-        `selection_loss`, `tried` (nodes and edges of each restart) and `cpu_seconds`.
+        For each search `task`, `target_loss` (nats per prompt), `calibrated` (whether the target is one of the loss
+        after scale and offset), `nodes` (for each location the kept coordinates), `selection_loss`, `scale` and
+        `offset` (1 and 0 without calibration), `tried` (nodes and edges of each restart) and `cpu_seconds`.
     """
 
     graph: Graph
@@ -99,11 +101,11 @@ class FoundCircuits:
         """The tasks, in the order of the search."""
         return list(dict.fromkeys(record["task"] for record in self.records))
 
-    def targets(self, task: str) -> list[float]:
+    def targets(self, task: str, calibrated: bool = False) -> list[float]:
         """Return the target losses for which a task has a circuit, the largest first."""
-        return sorted((record["target_loss"] for record in self.records if record["task"] == task), reverse=True)
+        return sorted((loss for name, loss, how in self._by_search if (name, how) == (task, calibrated)), reverse=True)
 
-    def circuit(self, task: str, target_loss: float = TARGET_LOSS) -> Circuit:
+    def circuit(self, task: str, target_loss: float = TARGET_LOSS, calibrated: bool = False) -> Circuit:
         """Return the circuit of a task, with every edge between two of its nodes.
 
         Raises
@@ -111,13 +113,26 @@ class FoundCircuits:
         ValueError
             If there is none for this task and target.
         """
-        for record in self.records:
-            if (record["task"], record["target_loss"]) == (task, target_loss):
-                return Circuit.induced(self.graph, self._masks(record["nodes"]))
-        raise ValueError(
-            f"There is no circuit for {task!r} at a loss of {target_loss}; there are "
-            f"{[(task, self.targets(task)) for task in self.tasks]}."
-        )
+        return Circuit.induced(self.graph, self._masks(self._record(task, target_loss, calibrated)["nodes"]))
+
+    def calibration(self, task: str, target_loss: float = TARGET_LOSS) -> Calibration:
+        """Return scale and offset of a circuit that was searched with calibration; errors as in `circuit`."""
+        record = self._record(task, target_loss, calibrated=True)
+        return replace(UNCALIBRATED, scale=record["scale"], offset=record["offset"])
+
+    @property
+    def _by_search(self) -> dict[tuple[str, float, bool], dict]:
+        return {(record["task"], record["target_loss"], record["calibrated"]): record for record in self.records}
+
+    def _record(self, task: str, target_loss: float, calibrated: bool) -> dict:
+        try:
+            return self._by_search[task, target_loss, calibrated]
+        except KeyError:
+            there = [(name, self.targets(name, calibrated)) for name in self.tasks if self.targets(name, calibrated)]
+            raise ValueError(
+                f"There is no circuit for {task!r} at a loss of {target_loss} {'with' if calibrated else 'without'} "
+                f"calibration; there are {there}."
+            ) from None
 
     def _masks(self, nodes: dict[str, list[int]]) -> dict[str, torch.Tensor]:
         masks = {place: torch.zeros(n, dtype=torch.bool) for place, n in self.graph.sizes.items()}
@@ -169,21 +184,37 @@ def search(
         learning, selection = (task_prompts(task, n, seed) for n, seed in (LEARNING, SELECTION))
         whole = two_way_loss(model, selection)
         for target in targets:
-            if whole > target or target in found.targets(task):
+            if whole > target or target in found.targets(task, config.calibrate):
                 continue
-            started = time.process_time()
-            pruned = prune(model, learning, selection, values, replace(config, target_loss=target), restarts)
-            masks = pruned.circuit.node_masks.items()
-            record = {
-                "task": task,
-                "target_loss": target,
-                "nodes": {place: mask.nonzero().flatten().tolist() for place, mask in masks if mask.any()},
-                "selection_loss": round(pruned.loss, 6),
-                "tried": [list(sizes) for sizes in pruned.tried],
-                "cpu_seconds": round(time.process_time() - started, 1),
-            }
-            found.records.append(record)
-            yield record
+            config = replace(config, target_loss=target)
+            found.records.append(record_of(model, task, learning, selection, values, config, restarts))
+            yield found.records[-1]
+
+
+def record_of(
+    model: Transformer,
+    task: str,
+    learning: TwoWayPrompts,
+    selection: TwoWayPrompts,
+    values: AblationValues,
+    config: PruningConfig,
+    restarts: int = 1,
+) -> dict:
+    """Prune a model for one task and return what `FoundCircuits` keeps of it; parameters as in `prune`."""
+    started = time.process_time()
+    pruned = prune(model, learning, selection, values, config, restarts)
+    masks = pruned.circuit.node_masks.items()
+    return {
+        "task": task,
+        "target_loss": config.target_loss,
+        "calibrated": config.calibrate,
+        "nodes": {place: mask.nonzero().flatten().tolist() for place, mask in masks if mask.any()},
+        "selection_loss": round(pruned.loss, 6),
+        "scale": pruned.calibration.scale,
+        "offset": pruned.calibration.offset,
+        "tried": [list(sizes) for sizes in pruned.tried],
+        "cpu_seconds": round(time.process_time() - started, 1),
+    }
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -201,10 +232,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--restarts", type=int, default=1, help="masks learned for each circuit; the best is kept")
     parser.add_argument("--steps", type=int, default=PruningConfig.steps, help="steps of the learning")
+    parser.add_argument("--calibrate", action="store_true", help="judge circuits after scale and offset of the margin")
     options = parser.parse_args(arguments)
     model = load_model(options.model)
     found = FoundCircuits.load(options.output, model) if options.output.exists() else FoundCircuits.of(model)
-    config = PruningConfig(steps=options.steps)
+    config = PruningConfig(steps=options.steps, calibrate=options.calibrate)
     for record in search(model, found, options.tasks, options.targets, config, options.restarts):
         found.save(options.output)
         print({key: value for key, value in record.items() if key != "nodes"}, flush=True)

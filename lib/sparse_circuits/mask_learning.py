@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from .ablation import ablated
 from .ablation_values import AblationValues
+from .calibration import LARGEST_SCALE, reachable_loss, scaled_losses
 from .graph import Graph
 from .model import Transformer
-from .two_way import TwoWayPrompts, two_way_loss
+from .two_way import TwoWayPrompts
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class PruningConfig:
         Of the sigmoid whose derivative stands in for that of the step.
     start, noise : float
         Mean and standard deviation of the first tau.
+    calibrate : bool
+        Whether scale and offset of the margins are learned with the mask, at the same learning rate and without decay,
+        and the target is one of the calibrated loss.
     seed : int
         Of the first tau and of the prompts drawn.
 
@@ -68,6 +72,7 @@ class PruningConfig:
     temperature: float = 1.0
     start: float = 0.1
     noise: float = 0.01
+    calibrate: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -141,7 +146,9 @@ def learn_mask(
     generator = torch.Generator().manual_seed(config.seed)
     first = config.start + config.noise * torch.randn(graph.count_nodes(), generator=generator)
     tau = nn.Parameter(first.clamp(-1, 1))
-    optimiser = torch.optim.AdamW([tau], lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=1e-3)
+    log_scale, offset = (nn.Parameter(torch.zeros(()), requires_grad=config.calibrate) for _ in range(2))
+    groups = [{"params": [tau], "weight_decay": 1e-3}, {"params": [log_scale, offset], "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95))
     learned = LearnedMask(tau.detach().clone(), [], [], [])
     penalty, fewest = config.penalty, graph.count_nodes() + 1
     with _frozen(model):
@@ -149,14 +156,17 @@ def learn_mask(
             batch = prompts[torch.randperm(len(prompts), generator=generator)[: config.prompts_per_step]]
             mask = StepWithSigmoidGradient.apply(tau, config.temperature)
             with ablated(model, by_location(1 - mask, graph), values=values):
-                loss = batch.losses(batch.answer_logits(model)).mean()
+                margins = batch.margins(batch.answer_logits(model))
+            loss = scaled_losses(margins, batch, log_scale.exp(), offset).mean()
             optimiser.zero_grad()
             (loss + penalty * mask.sum()).backward()
             nn.utils.clip_grad_norm_([tau], 1.0)
-            optimiser.param_groups[0]["lr"] = config.learning_rate * _schedule(step, config.steps)
+            for group in optimiser.param_groups:
+                group["lr"] = config.learning_rate * _schedule(step, config.steps)
             optimiser.step()
             with torch.no_grad():
                 tau.clamp_(-1, 1)
+                log_scale.clamp_(max=math.log(LARGEST_SCALE))
             learned.losses.append(loss.item())
             learned.penalties.append(penalty)
             learned.counts.append(int(mask.sum()))
@@ -165,7 +175,7 @@ def learn_mask(
             if (step + 1) % config.check_every or kept.sum() >= fewest:
                 continue
             with ablated(model, by_location(~kept, graph), values=values):
-                if two_way_loss(model, selection) <= config.target_loss:
+                if reachable_loss(model, selection, config.calibrate) <= config.target_loss:
                     learned.tau.copy_(tau.detach())
                     fewest = int(kept.sum())
     if fewest > graph.count_nodes():

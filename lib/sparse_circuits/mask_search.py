@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .ablation import ablated
 from .ablation_values import AblationValues
+from .calibration import UNCALIBRATED, fit, fitted_calibration
 from .graph import Graph
 from .mask_learning import by_location
 from .model import Transformer
@@ -39,6 +40,8 @@ class MaskSearch:
         What the nodes carry that are left out.
     target : float
         The task loss that is allowed, in nats per prompt.
+    calibrate : bool
+        Whether it is allowed after scale and offset have been fitted to each candidate, on the selection prompts.
     """
 
     model: Transformer
@@ -46,15 +49,19 @@ class MaskSearch:
     prompts: TwoWayPrompts
     values: AblationValues
     target: float
+    calibrate: bool = False
 
     @torch.no_grad()
     def loss(self, kept: Bool[Tensor, " node"], limit: float = math.inf) -> float:
         """Return the task loss with every other node ablated, or a lower bound of it that is above `limit`.
 
-        No prompt has a loss below 0. So a circuit that is far above the limit is known to be so after a few prompts.
+        No prompt has a loss below 0. So a circuit that is far above the limit is known to be so after a few prompts,
+        unless they are yet to be calibrated.
         """
         total = 0.0
         with ablated(self.model, by_location(~kept, self.graph), values=self.values):
+            if self.calibrate:
+                return fitted_calibration(self.model, self.prompts).loss_after
             for group in self._groups:
                 total += group.losses(group.answer_logits(self.model)).double().sum().item()
                 if total / len(self.prompts) > limit:
@@ -136,8 +143,10 @@ class MaskSearch:
         """Return the derivative of the loss by the ablation of each node, at the circuit of the kept ones."""
         ablation = (~kept).to(self.model.W_E).requires_grad_()
         with ablated(self.model, by_location(ablation, self.graph), values=self.values):
-            loss = self.prompts.losses(self.prompts.answer_logits(self.model)).mean()
-        return torch.autograd.grad(loss, ablation)[0]
+            margins = self.prompts.margins(self.prompts.answer_logits(self.model))
+        # At the best scale and offset the loss does not depend on them, so they are constants of this derivative.
+        calibration = fit(margins, self.prompts) if self.calibrate else UNCALIBRATED
+        return torch.autograd.grad(calibration.losses(margins, self.prompts).mean(), ablation)[0]
 
     def _only(self, nodes: Int[Tensor, " n"]) -> Bool[Tensor, " node"]:
         return torch.zeros(self.graph.count_nodes(), dtype=torch.bool).index_fill(0, nodes, True)

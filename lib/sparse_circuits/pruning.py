@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
 from .ablation import ablated
 from .ablation_masks import nodes_outside
 from .ablation_values import AblationValues
+from .calibration import STEPS, UNCALIBRATED, Calibration, fitted_calibration, task_loss
 from .circuit import Circuit
 from .graph import node_sizes, weight_graph
 from .mask_learning import LearnedMask, PruningConfig, by_location, learn_mask
@@ -32,7 +29,9 @@ class Pruned:
     circuit : Circuit
         The nodes that were kept, with every edge between two of them.
     loss : float
-        Task loss of the circuit on the selection prompts, in nats per prompt.
+        Task loss of the circuit on the selection prompts, in nats per prompt; with calibration, if the search had one.
+    calibration : Calibration
+        Scale and offset, fitted on the selection prompts; 1 and 0 if the search had none.
     nodes_by_stage : dict of str to int
         Nodes after `"mask"`, `"bisection"` and `"removal"`.
     learned : LearnedMask
@@ -43,6 +42,7 @@ class Pruned:
 
     circuit: Circuit
     loss: float
+    calibration: Calibration
     nodes_by_stage: dict[str, int]
     learned: LearnedMask
     tried: tuple[tuple[int, int], ...]
@@ -104,8 +104,21 @@ def prune(
     return replace(found[best], tried=sizes)
 
 
-def circuit_loss(model: Transformer, circuit: Circuit, prompts: TwoWayPrompts, values: AblationValues) -> float:
+def circuit_loss(
+    model: Transformer,
+    circuit: Circuit,
+    prompts: TwoWayPrompts,
+    values: AblationValues,
+    calibration: Calibration = UNCALIBRATED,
+) -> float:
     """Return the task loss with every node outside the circuit ablated, in nats per prompt: is it sufficient?
+
+    Parameters
+    ----------
+    model, circuit, prompts, values
+        Of one model; the values are what the ablated nodes carry.
+    calibration : Calibration, optional
+        Scale and offset, fitted on other prompts than these.
 
     Raises
     ------
@@ -114,7 +127,7 @@ def circuit_loss(model: Transformer, circuit: Circuit, prompts: TwoWayPrompts, v
     """
     check_circuit(model, circuit)
     with ablated(model, nodes_outside(circuit), values=values):
-        return two_way_loss(model, prompts)
+        return task_loss(model, prompts, calibration)
 
 
 def necessity_loss(model: Transformer, circuit: Circuit, prompts: TwoWayPrompts, values: AblationValues) -> float:
@@ -130,32 +143,10 @@ def necessity_loss(model: Transformer, circuit: Circuit, prompts: TwoWayPrompts,
         return two_way_loss(model, prompts)
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """A scale and an offset of the margin between the right and the wrong answer.
-
-    Parameters
-    ----------
-    scale, offset : float
-        The calibrated margin of a prompt is `scale * margin + offset * sign`, where the sign is 1 if the right answer
-        is the candidate with the larger token id and -1 if it is the other.
-    loss_before, loss_after : float
-        Task loss on the prompts of the fit, in nats per prompt.
-    """
-
-    scale: float
-    offset: float
-    loss_before: float
-    loss_after: float
-
-
 def calibrated(
-    model: Transformer, circuit: Circuit, prompts: TwoWayPrompts, values: AblationValues, steps: int = 16
+    model: Transformer, circuit: Circuit, prompts: TwoWayPrompts, values: AblationValues, steps: int = STEPS
 ) -> Calibration:
-    """Fit the scale of a circuit's answers, so that a circuit that is right but timid is told from one that is wrong.
-
-    Ablation shrinks margins. The paper fits a scale and a shift of the logits after pruning with 16 steps of LBFGS
-    (arXiv 2511.13653, appendix A.5) and calls this not principled; read the loss with and without.
+    """Fit scale and offset of a circuit's answers, so that one that is right but timid is told from a wrong one.
 
     Parameters
     ----------
@@ -169,27 +160,9 @@ def calibrated(
     ValueError
         If `steps` is below 1, or as in `circuit_loss`.
     """
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; give at least 1.")
     check_circuit(model, circuit)
-    with torch.no_grad(), ablated(model, nodes_outside(circuit), values=values):
-        margins = prompts.margins(prompts.answer_logits(model)).double()
-    signs = torch.where(prompts.right > prompts.wrong, 1.0, -1.0).double()
-    fit = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([fit], max_iter=steps, line_search_fn="strong_wolfe")
-
-    def loss() -> Float[Tensor, ""]:
-        return torch.nn.functional.softplus(-(fit[0] * margins + fit[1] * signs)).mean()
-
-    def closure() -> Float[Tensor, ""]:
-        optimiser.zero_grad()
-        value = loss()
-        value.backward()
-        return value
-
-    before = loss().item()
-    optimiser.step(closure)
-    return Calibration(*fit.tolist(), before, loss().item())
+    with ablated(model, nodes_outside(circuit), values=values):
+        return fitted_calibration(model, prompts, steps)
 
 
 def _attempt(
@@ -201,12 +174,13 @@ def _attempt(
 ) -> Pruned:
     graph = weight_graph(model)
     learned = learn_mask(model, graph, prompts, selection, values, config)
-    search = MaskSearch(model, graph, selection, values, config.target_loss)
+    search = MaskSearch(model, graph, selection, values, config.target_loss, config.calibrate)
     bisected = search.bisected(learned.tau)
     kept = search.thinned(bisected)
     stages = {"mask": int((learned.tau > 0).sum()), "bisection": int(bisected.sum()), "removal": int(kept.sum())}
     circuit = Circuit.induced(graph, by_location(kept, graph))
-    return Pruned(circuit, search.loss(kept), stages, learned, ())
+    calibration = calibrated(model, circuit, selection, values) if config.calibrate else UNCALIBRATED
+    return Pruned(circuit, search.loss(kept), calibration, stages, learned, ())
 
 
 def check_circuit(model: Transformer, circuit: Circuit) -> None:

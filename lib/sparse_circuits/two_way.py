@@ -149,6 +149,11 @@ class TwoWayPrompts:
         rows = torch.arange(len(self))
         return logits[rows, self.right] - logits[rows, self.wrong]
 
+    @property
+    def sides(self) -> Float[Tensor, " n"]:
+        """1 for each prompt whose right answer is the candidate with the larger token id, -1 for the others."""
+        return torch.where(self.right > self.wrong, 1.0, -1.0)
+
     def losses(self, logits: Float[Tensor, "n d_vocab"]) -> Float[Tensor, " n"]:
         """Return the cross-entropy over the two candidates for each prompt, in nats; chance is ln 2."""
         return F.softplus(-self.margins(logits))
