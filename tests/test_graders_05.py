@@ -192,8 +192,8 @@ ANSWERS = {
     "05.2": (
         [loop(), one_by_one],
         {
-            "as given": (loop(grows_below=False, smallest=False), "Follow the penalty"),
-            "penalty turned": (loop(grows_below=False), "Follow the penalty"),
+            "as given": (loop(grows_below=False, smallest=False), "Follow the price"),
+            "penalty turned": (loop(grows_below=False), "Follow the price"),
             "last": (loop(smallest=False), "after the last step"),
             "gradient missing": (loop(learned=False), "does any gradient reach tau"),
             "uphill": (loop(gradient_of=-1.0), "are enough"),

@@ -129,18 +129,18 @@ def grade_mended_loop(answer: Callable[[Callable[[Tensor], Tensor], int, float],
             loss, kept = loss_of(mask.float()).item(), int(mask.sum())
         if kept == TOY_NODES:
             raise Wrong(
-                "After all steps every node is still there. Follow the penalty: when does it grow, and how large does "
+                "After all steps every node is still there. Follow the price: when does it grow, and how large does "
                 "it become? And does any gradient reach tau?"
             )
         if loss > TOY_TARGET:
             raise Wrong(
-                f"Your mask of {kept} nodes has a loss of {loss:.3f}, the target is {TOY_TARGET}. Should the penalty "
+                f"Your mask of {kept} nodes has a loss of {loss:.3f}, the target is {TOY_TARGET}. Should the price "
                 "grow while the loss is above the target? And is the mask after the last step one that meets it?"
             )
         if kept > most:
             raise Wrong(
                 f"Your mask meets the target with {kept} nodes, and {len(TOY_NEEDED)} are enough; {most} would pass. "
-                "When does the penalty grow, and which of the masks that met the target do you return?"
+                "When does the price grow, and which of the masks that met the target do you return?"
             )
     return f"At most {most} of {TOY_NODES} nodes, and the target met, in {TOY_SEEDS} toys."
 
