@@ -96,7 +96,8 @@ def test_a_file_of_another_kind_is_refused_with_its_name(model, tmp_path, conten
 
 
 def test_a_circuit_that_was_not_searched_is_named_with_those_there_are(found):
-    with pytest.raises(ValueError, match=r"no circuit for 'var_swap' at a loss of 0\.15 without calibration; there are .*for_while"):
+    message = r"no circuit for 'var_swap' at a loss of 0\.15 without calibration; there are .*for_while"
+    with pytest.raises(ValueError, match=message):
         found.circuit("var_swap")
 
 
