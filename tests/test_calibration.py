@@ -4,13 +4,12 @@ import math
 
 import pytest
 import torch
-from pruning_cases import case
+from pruning_cases import case, needed
 from sparse_circuits.ablation import ablated
 from sparse_circuits.ablation_masks import nodes_outside
-from sparse_circuits.calibration import LARGEST_SCALE, Calibration, fit, fitted_calibration, task_loss
+from sparse_circuits.calibration import LARGEST_SCALE, UNCALIBRATED, Calibration, fit, fitted_calibration, task_loss
 from sparse_circuits.pruning import calibrated, circuit_loss, prune
 from sparse_circuits.two_way import TwoWayPrompts, two_way_loss
-from test_pruning import needed
 
 
 def prompts_with_sides(sides):
@@ -66,7 +65,9 @@ def test_the_loss_with_a_calibration_is_that_of_scaled_and_shifted_margins():
     expected = torch.log1p(torch.exp(-(0.5 * margins + 0.2 * side))).mean().item()
     found = circuit_loss(one.model, circuit, one.selection, one.means, calibration)
     assert found == pytest.approx(expected, abs=1e-6)
-    assert task_loss(one.model, one.selection) == pytest.approx(two_way_loss(one.model, one.selection), abs=1e-7)
+    assert task_loss(one.model, one.selection, UNCALIBRATED) == pytest.approx(
+        two_way_loss(one.model, one.selection), abs=1e-7
+    )
 
 
 @pytest.mark.parametrize("name", ["quotes", "hidden quotes"])

@@ -2,12 +2,10 @@
 
 from dataclasses import replace
 
-import pytest
 import torch
-from helpers import assert_grader
+from helpers import grader_tests
 from sparse_circuits.circuit import Circuit
 from sparse_circuits.controls import random_circuit
-from sparse_circuits.grading import check_answer, exercises_of
 from sparse_circuits.graph import weight_graph
 from sparse_circuits.mask_learning import StepWithSigmoidGradient
 from sparse_circuits.planted import planted_bracket_circuit, planted_quote_circuit
@@ -249,17 +247,8 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("exercise", ANSWERS)
-def test_right_answers_pass_and_plausible_wrong_ones_do_not(exercise):
-    right, wrong = ANSWERS[exercise]
-    assert_grader(exercise, right, [answer for answer, _ in wrong.values()])
-
-
-@pytest.mark.parametrize(("exercise", "mistake"), [(e, name) for e, (_, wrong) in ANSWERS.items() for name in wrong])
-def test_a_wrong_answer_hears_what_to_look_at(exercise, mistake):
-    answer, note = ANSWERS[exercise][1][mistake]
-    assert note in check_answer(exercise, answer).note
-
-
-def test_every_exercise_is_tested():
-    assert exercises_of("05") == list(ANSWERS)
+(
+    test_right_answers_pass_and_plausible_wrong_ones_do_not,
+    test_a_wrong_answer_hears_what_to_look_at,
+    test_every_exercise_is_tested,
+) = grader_tests("05", ANSWERS)

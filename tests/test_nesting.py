@@ -4,7 +4,7 @@ import ast
 
 import pytest
 import sparse_circuits as sc
-from sparse_circuits import nesting
+from sparse_circuits import found_circuits, nesting
 from sparse_circuits.found_circuits import FoundCircuits
 from sparse_circuits.nesting import TASK, nesting_prompts, nesting_texts
 
@@ -59,8 +59,8 @@ def test_numbers_that_make_no_list_are_refused(wrong):
 def test_a_killed_search_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(nesting, "REFERENCE_TOKENS", 3000)
     monkeypatch.setattr(nesting, "REFERENCE_WINDOWS", 8)
-    monkeypatch.setattr(nesting, "LEARNING", (8, 0))
-    monkeypatch.setattr(nesting, "SELECTION", (8, 1))
+    monkeypatch.setattr(found_circuits, "LEARNING", (8, 0))
+    monkeypatch.setattr(found_circuits, "SELECTION", (8, 1))
     shape = {"n_layers": 1, "d_model": 16, "n_heads": 2, "d_head": 4, "d_mlp": 16}
     model = sc.Transformer(sc.TransformerConfig(d_vocab=2048, n_ctx=64, **shape), seed=0).eval()
     found, config = FoundCircuits.of(model), sc.PruningConfig(steps=5, prompts_per_step=8)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from pruning_cases import NAMES, QUERY, case
+from pruning_cases import NAMES, QUERY, case, needed
 from sparse_circuits.ablation import ablated
 from sparse_circuits.ablation_masks import nodes_outside
 from sparse_circuits.ablation_values import AblationValues, mean_values, resample_values, zero_values
@@ -21,13 +21,6 @@ from sparse_circuits.pruning import Pruned, calibrated, circuit_loss, necessity_
 from sparse_circuits.two_way import TwoWayPrompts, two_way_loss
 
 SEEDS = range(5)
-
-
-def needed(planted, zero=False) -> Circuit:
-    """The planted circuit, less the constant query of the quote circuit where it stays constant when it is ablated."""
-    constant = planted.name.startswith("quotes") and not zero
-    queries = [node for node in planted.circuit.nodes() if "hook_q" in node]
-    return planted.circuit.without(nodes=queries) if constant else planted.circuit
 
 
 def search_of(one) -> MaskSearch:
@@ -168,9 +161,10 @@ def test_of_several_restarts_the_one_with_the_fewest_edges_is_kept_then_with_the
 
     def attempt(model, prompts, selection, values, config):
         seeds.append(config.seed)
-        return Pruned(circuits[config.seed - 7], 0.1, UNCALIBRATED, {}, None, ())
+        circuit = circuits[config.seed - 7]
+        return Pruned(circuit, 0.1, UNCALIBRATED, {}, None, ((circuit.count_nodes(), circuit.count_edges()),))
 
-    monkeypatch.setattr("sparse_circuits.pruning._attempt", attempt)
+    monkeypatch.setattr("sparse_circuits.pruning.attempt", attempt)
     found = prune(one.model, one.learning, one.selection, one.means, one.config(seed=7), restarts=5)
     assert seeds == [7, 8, 9, 10, 11]
     assert found.circuit == circuits[2]

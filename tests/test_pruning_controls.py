@@ -152,7 +152,7 @@ def test_the_command_writes_a_file_and_goes_on_with_it(model, tmp_path, capsys):
     with pytest.raises(ValueError, match="other weights"):
         read_controls(path, random_twin(model, 0))
     path.write_text(json.dumps({"format": "something", "weights": "", "records": []}))
-    with pytest.raises(ValueError, match="format 'something'"):
+    with pytest.raises(ValueError, match=r"holds no control searches \(its format is 'something'"):
         read_controls(path, model)
     path.write_text("[]")
     with pytest.raises(ValueError, match="holds no control searches"):

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .model import Transformer
-from .two_way import TwoWayPrompts
+from .two_way import TwoWayPrompts, two_way_loss
 
 STEPS = 16
 # Without a bound, margins of 1e-6 that happen to have the right signs would count as answers.
@@ -56,7 +56,7 @@ def scaled_losses(
 
 
 @torch.no_grad()
-def task_loss(model: Transformer, prompts: TwoWayPrompts, calibration: Calibration = UNCALIBRATED) -> float:
+def task_loss(model: Transformer, prompts: TwoWayPrompts, calibration: Calibration) -> float:
     """Return the loss of the model as it is, with the hooks that it carries and a given calibration, in nats."""
     margins = prompts.margins(prompts.answer_logits(model))
     return float(calibration.losses(margins, prompts).mean())
@@ -70,7 +70,7 @@ def fitted_calibration(model: Transformer, prompts: TwoWayPrompts, steps: int = 
 
 def reachable_loss(model: Transformer, prompts: TwoWayPrompts, calibrate: bool) -> float:
     """Return the loss of the model as it is, on request with the best scale and offset for these prompts, in nats."""
-    return fitted_calibration(model, prompts).loss_after if calibrate else task_loss(model, prompts)
+    return fitted_calibration(model, prompts).loss_after if calibrate else two_way_loss(model, prompts)
 
 
 @torch.enable_grad()

@@ -8,30 +8,29 @@ First used in chapter 5. A file is made, and gone on with after a kill, by
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from functools import partial
 
 import torch
 
 from .ablation_values import AblationValues, mean_values
 from .calibration import UNCALIBRATED, Calibration
-from .checkpoints import canonical_json, load_model, write_atomically
+from .checkpoints import load_model
 from .circuit import Circuit
 from .graph import Graph, weight_graph
 from .mask_learning import PruningConfig
 from .model import Transformer
 from .pruning import prune
+from .search_files import config_of, node_lists, read_records, search_parser, weights_digest, write_records
 from .tasks.code import code_tokens
 from .tasks.contrast import CONTRAST_TASKS
 from .training import random_windows
 from .two_way import TwoWayPrompts, task_prompts, two_way_loss
 
-FORMAT = "sparse-circuits found circuits 1"
+KIND = "found circuits"
 TARGET_LOSS = 0.15
 # Prompt pairs on which masks are learned, on which nodes are chosen, and which no search has seen; seeds of their draw.
 LEARNING, SELECTION, FRESH = (256, 0), (64, 1), (128, 2)
@@ -61,7 +60,7 @@ class FoundCircuits:
     @classmethod
     def of(cls, model: Transformer) -> FoundCircuits:
         """Return an empty collection for a model."""
-        return cls(weight_graph(model), _digest(model))
+        return cls(weight_graph(model), weights_digest(model))
 
     @classmethod
     def load(cls, path: str | os.PathLike, model: Transformer) -> FoundCircuits:
@@ -75,26 +74,11 @@ class FoundCircuits:
             If the file holds no found circuits, or those of a model with other weights.
         """
         found = cls.of(model)
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            if content["format"] != FORMAT:
-                raise ValueError(f"its format is {content['format']!r}, this library reads {FORMAT!r}")
-            weights, records = content["weights"], list(content["records"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path} holds no found circuits ({error}); make it again, see `found_circuits`."
-            ) from error
-        if weights != found.weights:
-            raise ValueError(
-                f"{path} belongs to a model with other weights (SHA-256 {weights[:12]}, this one has "
-                f"{found.weights[:12]}); load the model that it was made from, or search again."
-            )
-        return replace(found, records=records)
+        return replace(found, records=read_records(path, KIND, found.weights))
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the circuits as JSON, atomically."""
-        content = {"format": FORMAT, "weights": self.weights, "records": self.records}
-        write_atomically(Path(path), canonical_json(content))
+        write_records(path, KIND, self.weights, self.records)
 
     @property
     def tasks(self) -> list[str]:
@@ -181,73 +165,74 @@ def search(
     config = PruningConfig() if config is None else config
     values, targets = reference_values(model), list(targets)
     for task in tasks:
-        learning, selection = (task_prompts(task, n, seed) for n, seed in (LEARNING, SELECTION))
-        whole = two_way_loss(model, selection)
-        for target in targets:
-            if whole > target or target in found.targets(task, config.calibrate):
-                continue
-            config = replace(config, target_loss=target)
-            found.records.append(record_of(model, task, learning, selection, values, config, restarts))
-            yield found.records[-1]
+        yield from search_task(model, found, task, partial(task_prompts, task), values, targets, config, restarts)
 
 
-def record_of(
+def search_task(
     model: Transformer,
+    found: FoundCircuits,
     task: str,
-    learning: TwoWayPrompts,
-    selection: TwoWayPrompts,
+    draw: Callable[[int, int], TwoWayPrompts],
     values: AblationValues,
+    targets: Iterable[float],
     config: PruningConfig,
     restarts: int = 1,
-) -> dict:
-    """Prune a model for one task and return what `FoundCircuits` keeps of it; parameters as in `prune`."""
-    started = time.process_time()
-    pruned = prune(model, learning, selection, values, config, restarts)
-    masks = pruned.circuit.node_masks.items()
-    return {
-        "task": task,
-        "target_loss": config.target_loss,
-        "calibrated": config.calibrate,
-        "nodes": {place: mask.nonzero().flatten().tolist() for place, mask in masks if mask.any()},
-        "selection_loss": round(pruned.loss, 6),
-        "scale": pruned.calibration.scale,
-        "offset": pruned.calibration.offset,
-        "tried": [list(sizes) for sizes in pruned.tried],
-        "cpu_seconds": round(time.process_time() - started, 1),
-    }
+) -> Iterator[dict]:
+    """Search the circuits of one task, whose prompts are drawn by number of pairs and seed; the rest as in `search`."""
+    learning, selection = (draw(n, seed) for n, seed in (LEARNING, SELECTION))
+    whole = two_way_loss(model, selection)
+    for target in targets:
+        if whole > target or target in found.targets(task, config.calibrate):
+            continue
+        started = time.process_time()
+        pruned = prune(model, learning, selection, values, replace(config, target_loss=target), restarts)
+        record = {
+            "task": task,
+            "target_loss": target,
+            "calibrated": config.calibrate,
+            "nodes": node_lists(pruned.circuit),
+            "selection_loss": round(pruned.loss, 6),
+            "scale": pruned.calibration.scale,
+            "offset": pruned.calibration.offset,
+            "tried": [list(sizes) for sizes in pruned.tried],
+            "cpu_seconds": round(time.process_time() - started, 1),
+        }
+        found.records.append(record)
+        yield record
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Parse the command line and search."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sparse_circuits.found_circuits", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("model", type=Path, help="folder of the model")
-    parser.add_argument("--output", type=Path, required=True, help="the JSON file; what it holds already is kept")
-    parser.add_argument(
-        "--tasks", nargs="+", default=list(CONTRAST_TASKS), help="names of contrast tasks (default: all)"
-    )
+def circuits_parser(module: str, description: str) -> argparse.ArgumentParser:
+    """Return the command line of a search for circuits at several targets."""
+    parser = search_parser(module, description)
     parser.add_argument(
         "--targets", nargs="+", type=float, default=[TARGET_LOSS], help="target losses in nats per prompt"
     )
     parser.add_argument("--restarts", type=int, default=1, help="masks learned for each circuit; the best is kept")
-    parser.add_argument("--steps", type=int, default=PruningConfig.steps, help="steps of the learning")
-    parser.add_argument("--calibrate", action="store_true", help="judge circuits after scale and offset of the margin")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def search_into_file(
+    options: argparse.Namespace, searching: Callable[[Transformer, FoundCircuits], Iterator[dict]]
+) -> None:
+    """Search in the model of a command line; the file holds each circuit as soon as it is found."""
     model = load_model(options.model)
     found = FoundCircuits.load(options.output, model) if options.output.exists() else FoundCircuits.of(model)
-    config = PruningConfig(steps=options.steps, calibrate=options.calibrate)
-    for record in search(model, found, options.tasks, options.targets, config, options.restarts):
+    for record in searching(model, found):
         found.save(options.output)
         print({key: value for key, value in record.items() if key != "nodes"}, flush=True)
 
 
-def _digest(model: Transformer) -> str:
-    digest = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
-        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line and search."""
+    parser = circuits_parser("found_circuits", __doc__.splitlines()[0])
+    parser.add_argument(
+        "--tasks", nargs="+", default=list(CONTRAST_TASKS), help="names of contrast tasks (default: all)"
+    )
+    options = parser.parse_args(arguments)
+    search_into_file(
+        options,
+        lambda model, found: search(model, found, options.tasks, options.targets, config_of(options), options.restarts),
+    )
 
 
 if __name__ == "__main__":

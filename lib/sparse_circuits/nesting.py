@@ -8,27 +8,22 @@ the line ends. A file of circuits is made, and gone on with after a kill, by
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from .ablation_values import AblationValues, mean_values
-from .calibration import reachable_loss
-from .checkpoints import load_model
 from .found_circuits import (
-    LEARNING,
     REFERENCE_SEED,
     REFERENCE_WINDOWS,
-    SELECTION,
-    TARGET_LOSS,
     FoundCircuits,
-    record_of,
+    circuits_parser,
+    search_into_file,
+    search_task,
 )
 from .mask_learning import PruningConfig
 from .model import Transformer
+from .search_files import config_of
 from .tasks.draw import Draw
 from .tasks.mini.literals import WORDS, number
 from .tasks.mini.pieces import text_of
@@ -126,33 +121,15 @@ def search(
 ) -> Iterator[dict]:
     """Search the circuits of the nesting task that `found` does not hold yet; parameters as in `found_circuits`."""
     config = PruningConfig() if config is None else config
-    values = mini_python_values(model)
-    learning, selection = (nesting_prompts(n, seed) for n, seed in (LEARNING, SELECTION))
-    whole = reachable_loss(model, selection, config.calibrate)
-    for target in targets:
-        if whole > target or target in found.targets(TASK, config.calibrate):
-            continue
-        config = replace(config, target_loss=target)
-        found.records.append(record_of(model, TASK, learning, selection, values, config, restarts))
-        yield found.records[-1]
+    return search_task(model, found, TASK, nesting_prompts, mini_python_values(model), targets, config, restarts)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line and search."""
-    parser = argparse.ArgumentParser(prog="python -m sparse_circuits.nesting", description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path, help="folder of a model of mini-Python")
-    parser.add_argument("--output", type=Path, required=True, help="the JSON file; what it holds already is kept")
-    parser.add_argument("--targets", nargs="+", type=float, default=[TARGET_LOSS], help="target losses in nats")
-    parser.add_argument("--restarts", type=int, default=1, help="masks learned for each circuit; the best is kept")
-    parser.add_argument("--steps", type=int, default=PruningConfig.steps, help="steps of the learning")
-    parser.add_argument("--calibrate", action="store_true", help="judge circuits after scale and offset of the margin")
-    options = parser.parse_args(arguments)
-    model = load_model(options.model)
-    found = FoundCircuits.load(options.output, model) if options.output.exists() else FoundCircuits.of(model)
-    config = PruningConfig(steps=options.steps, calibrate=options.calibrate)
-    for record in search(model, found, options.targets, config, options.restarts):
-        found.save(options.output)
-        print({key: value for key, value in record.items() if key != "nodes"}, flush=True)
+    options = circuits_parser("nesting", __doc__.splitlines()[0]).parse_args(arguments)
+    search_into_file(
+        options, lambda model, found: search(model, found, options.targets, config_of(options), options.restarts)
+    )
 
 
 def _row(draw: Draw, items: int | None) -> str:

@@ -96,10 +96,8 @@ def prune(
             f"The whole model has a task loss of {whole:.4f} nats on the selection prompts and the target is "
             f"{config.target_loss}; choose a task that the model solves, or a target above {whole:.4f}."
         )
-    found = [
-        _attempt(model, prompts, selection, values, replace(config, seed=config.seed + i)) for i in range(restarts)
-    ]
-    sizes = tuple((pruned.circuit.count_nodes(), pruned.circuit.count_edges()) for pruned in found)
+    found = [attempt(model, prompts, selection, values, replace(config, seed=config.seed + i)) for i in range(restarts)]
+    sizes = tuple(size for pruned in found for size in pruned.tried)
     best = min(range(restarts), key=lambda i: sizes[i][::-1])
     return replace(found[best], tried=sizes)
 
@@ -165,22 +163,33 @@ def calibrated(
         return fitted_calibration(model, prompts, steps)
 
 
-def _attempt(
+def attempt(
     model: Transformer,
     prompts: TwoWayPrompts,
     selection: TwoWayPrompts,
     values: AblationValues,
     config: PruningConfig,
+    keep_missed: bool = False,
 ) -> Pruned:
+    """Learn one mask and make a circuit of it; parameters as in `prune`.
+
+    A mask that misses the target gets nodes back until it meets it. With `keep_missed` it stays as it was learned, and
+    `nodes_by_stage` ends with it.
+    """
     graph = weight_graph(model)
     learned = learn_mask(model, graph, prompts, selection, values, config)
     search = MaskSearch(model, graph, selection, values, config.target_loss, config.calibrate)
-    bisected = search.bisected(learned.tau)
-    kept = search.thinned(bisected)
-    stages = {"mask": int((learned.tau > 0).sum()), "bisection": int(bisected.sum()), "removal": int(kept.sum())}
+    kept = learned.tau > 0
+    stages = {"mask": int(kept.sum())}
+    if not keep_missed or search.meets_target(kept):
+        kept = search.bisected(learned.tau)
+        stages["bisection"] = int(kept.sum())
+        kept = search.thinned(kept)
+        stages["removal"] = int(kept.sum())
     circuit = Circuit.induced(graph, by_location(kept, graph))
     calibration = calibrated(model, circuit, selection, values) if config.calibrate else UNCALIBRATED
-    return Pruned(circuit, search.loss(kept), calibration, stages, learned, ())
+    sizes = (circuit.count_nodes(), circuit.count_edges())
+    return Pruned(circuit, search.loss(kept), calibration, stages, learned, (sizes,))
 
 
 def check_circuit(model: Transformer, circuit: Circuit) -> None:

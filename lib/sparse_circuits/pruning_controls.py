@@ -9,13 +9,10 @@ for labels that nobody trained (J. Drori, "Weight-Sparse Circuits May Be Interpr
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -23,20 +20,19 @@ from .ablation import ablated
 from .ablation_masks import nodes_outside
 from .ablation_values import AblationValues, zero_values
 from .calibration import UNCALIBRATED, Calibration, task_loss
-from .checkpoints import canonical_json, load_model, write_atomically
+from .checkpoints import load_model
 from .circuit import Circuit
-from .found_circuits import FRESH, LEARNING, SELECTION, FoundCircuits, reference_values
-from .graph import weight_graph
-from .mask_learning import PruningConfig, by_location, learn_mask
-from .mask_search import MaskSearch
+from .found_circuits import FRESH, LEARNING, SELECTION, reference_values
+from .mask_learning import PruningConfig
 from .model import Transformer
-from .pruning import Pruned, calibrated, check_values, circuit_loss
+from .pruning import Pruned, attempt, check_values, circuit_loss
+from .search_files import config_of, node_lists, read_records, search_parser, weights_digest, write_records
 from .sparsity.selection import keep_largest
 from .sparsity.weights import sparse_weights
 from .tasks.tokenizer import load_tokenizer
 from .two_way import TwoWayPrompts, task_prompts, two_way_loss
 
-FORMAT = "sparse-circuits control searches 1"
+KIND = "control searches"
 TASK = "single_double_quote"
 # After which closing quote the nonsense task wants which word.
 NONSENSE = {'"': "import", "'": "return"}
@@ -124,20 +120,7 @@ def search_regardless(
     """
     config = PruningConfig() if config is None else config
     check_values(model, values)
-    graph = weight_graph(model)
-    learned = learn_mask(model, graph, prompts, selection, values, config)
-    search = MaskSearch(model, graph, selection, values, config.target_loss, config.calibrate)
-    kept = learned.tau > 0
-    stages = {"mask": int(kept.sum())}
-    if search.meets_target(kept):
-        kept = search.bisected(learned.tau)
-        stages["bisection"] = int(kept.sum())
-        kept = search.thinned(kept)
-        stages["removal"] = int(kept.sum())
-    circuit = Circuit.induced(graph, by_location(kept, graph))
-    sizes = (circuit.count_nodes(), circuit.count_edges())
-    calibration = calibrated(model, circuit, selection, values) if config.calibrate else UNCALIBRATED
-    return Pruned(circuit, search.loss(kept), calibration, stages, learned, (sizes,))
+    return attempt(model, prompts, selection, values, config, keep_missed=True)
 
 
 def half_losses(
@@ -225,16 +208,15 @@ def search_controls(
         learning, selection, fresh = (draw(n, seed) for n, seed in (LEARNING, SELECTION, FRESH))
         found = search_regardless(searched, learning, selection, values, config)
         alone = (searched, found.circuit, fresh, values, found.calibration)
-        masks = found.circuit.node_masks.items()
         record = {
             "control": control,
             "target_loss": config.target_loss,
             "calibrated": config.calibrate,
             "nodes": found.circuit.count_nodes(),
             "edges": found.circuit.count_edges(),
-            "kept": {place: mask.nonzero().flatten().tolist() for place, mask in masks if mask.any()},
+            "kept": node_lists(found.circuit),
             "selection_loss": round(found.loss, 6),
-            "fresh_loss": round(circuit_loss(searched, found.circuit, fresh, values, found.calibration), 6),
+            "fresh_loss": round(circuit_loss(*alone), 6),
             "whole_loss": round(two_way_loss(searched, fresh), 6),
             "half_losses": [round(loss, 6) for loss in half_losses(*alone)],
             "cpu_seconds": round(time.process_time() - started, 1),
@@ -253,43 +235,21 @@ def read_controls(path: str | os.PathLike, model: Transformer) -> list[dict]:
     ValueError
         If the file holds no control searches, or those of a model with other weights.
     """
-    weights = FoundCircuits.of(model).weights
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        known, stored, records = content["format"], content["weights"], list(content["records"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} holds no control searches ({error!r}); make it again, see `pruning_controls`."
-        ) from error
-    if known != FORMAT:
-        raise ValueError(f"{path} has format {known!r}, this library reads {FORMAT!r}; make it again.")
-    if stored != weights:
-        raise ValueError(
-            f"{path} belongs to a model with other weights (SHA-256 {stored[:12]}, this one has {weights[:12]}); load "
-            "the model that it was made from, or search again."
-        )
-    return records
+    return read_records(path, KIND, weights_digest(model))
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line and search."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sparse_circuits.pruning_controls", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("model", type=Path, help="folder of the model")
-    parser.add_argument("--output", type=Path, required=True, help="the JSON file; what it holds already is kept")
+    parser = search_parser("pruning_controls", __doc__.splitlines()[0])
     parser.add_argument(
         "--controls", nargs="+", default=list(CONTROLS), choices=CONTROLS, help="which searches (default: all)"
     )
-    parser.add_argument("--steps", type=int, default=PruningConfig.steps, help="steps of the learning")
-    parser.add_argument("--calibrate", action="store_true", help="judge circuits after scale and offset of the margin")
     options = parser.parse_args(arguments)
     model = load_model(options.model)
-    config = PruningConfig(steps=options.steps, calibrate=options.calibrate)
-    records = read_controls(options.output, model) if options.output.exists() else []
-    for record in search_controls(model, records, options.controls, config):
-        content = {"format": FORMAT, "weights": FoundCircuits.of(model).weights, "records": records}
-        write_atomically(options.output, canonical_json(content))
+    weights = weights_digest(model)
+    records = read_records(options.output, KIND, weights) if options.output.exists() else []
+    for record in search_controls(model, records, options.controls, config_of(options)):
+        write_records(options.output, KIND, weights, records)
         print({key: value for key, value in record.items() if key != "kept"}, flush=True)
 
 

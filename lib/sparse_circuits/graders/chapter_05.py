@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ablation_values import AblationValues, mean_values
+from ..ablation_values import AblationValues
 from ..circuit import Circuit
 from ..grading import Wrong, grader
 from ..mask_learning import PruningConfig
 from ..model import Transformer
-from ..planted import PlantedCircuit, planted_bracket_circuit, planted_quote_circuit
+from ..planted import planted_bracket_circuit, planted_quote_circuit
+from ..planted_search import PlantedSearch
 from ..pruning import circuit_loss, prune
-from ..two_way import TwoWayPrompts, two_way_loss
+from ..two_way import TwoWayPrompts
 
 TOLERANCE = 1e-5
 TEMPERATURES = (0.5, 1.0, 2.0)
 TOY_NODES, TOY_NEEDED, TOY_SPARE, TOY_TARGET, TOY_SEEDS = 24, (2.0, 1.5, 1.0), 1, 0.02, 3
-ALLOWANCE = 0.05
 FEWEST_PROMPTS, MOST_PROMPTS = 8, 64
 MISLED = 0.3
 # For each curve: the nodes that the mask kept, and from each number of nodes on, the loss. The first has the shape that
@@ -154,35 +153,9 @@ def _toy(seed: int) -> Callable[[Tensor], Tensor]:
     return lambda mask: F.softplus(-(adds @ mask)).mean()
 
 
-@dataclass(frozen=True)
-class _Question:
-    """A planted model with the prompts and means of one search."""
-
-    planted: PlantedCircuit
-    learning: TwoWayPrompts
-    selection: TwoWayPrompts
-    fresh: TwoWayPrompts
-    means: AblationValues
-
-    @property
-    def model(self) -> Transformer:
-        return self.planted.model
-
-    def config(self, selection: TwoWayPrompts | None = None) -> PruningConfig:
-        """Return a short search whose target is the model's own loss and a twentieth of a nat."""
-        target = two_way_loss(self.model, self.selection if selection is None else selection) + ALLOWANCE
-        return PruningConfig(target_loss=target, steps=25, start=0.5, noise=0.3)
-
-
 @cache
-def _question(name: str) -> _Question:
-    planted = {"quotes": planted_quote_circuit, "brackets": planted_bracket_circuit}[name]()
-    learning, selection, fresh = (
-        TwoWayPrompts.of(planted.sample(n, seed=seed)) for n, seed in ((128, 10), (64, 20), (256, 30))
-    )
-    seen = torch.arange(fresh.tokens.shape[1]) <= fresh.position[:, None]
-    means = mean_values(planted.model, fresh.tokens, "prompts of the task", where=seen)
-    return _Question(planted, learning, selection, fresh, means)
+def _question(name: str) -> PlantedSearch:
+    return PlantedSearch.of({"quotes": planted_quote_circuit, "brackets": planted_bracket_circuit}[name]())
 
 
 @grader("05.3")

@@ -19,6 +19,7 @@ from ..grading import Wrong, grader
 from ..model import Transformer
 from ..planted import planted_bracket_circuit, planted_quote_circuit
 from ..tasks import load_tokenizer
+from ..two_way import TwoWayPrompts
 
 UNNAMED, LEAST_SHARE = "unnamed", 0.5
 PADDING_LOUDNESS = 1000.0
@@ -196,10 +197,10 @@ def grade_lying_neuron(model: Transformer) -> str:
     second = model.blocks[1].mlp
     if second.W_in[:, SPARE].any() or second.W_out[SPARE].any() or second.b_in[SPARE]:
         raise Wrong("The spare neuron of layer 1 is in use. The one that lies is to be in layer 0.")
-    prompts = planted.every_prompt()
-    rows = [torch.tensor(prompt.tokens) for prompt in prompts]
-    tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    real = torch.arange(tokens.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
+    every = planted.every_prompt()
+    prompts = TwoWayPrompts.of(every)
+    tokens = prompts.tokens
+    real = torch.arange(tokens.shape[1]) <= prompts.position[:, None]
     _, cached = model.run_with_cache(tokens, names_filter="blocks.0.mlp.hook_post")
     carried = cached["blocks.0.mlp.hook_post"][..., SPARE]
     opening = torch.isin(tokens, torch.tensor([planted.vocabulary.index(token) for token in ('("', "('")]))
@@ -215,10 +216,10 @@ def grade_lying_neuron(model: Transformer) -> str:
             f"The weights that leave your neuron have length {written:.2f}; give them at least {LEAST_WRITTEN}. A "
             "neuron that writes nothing deceives nobody who looks at the weights."
         )
-    if (right := planted.accuracy(model, prompts)) < 1:
+    if (right := planted.accuracy(model, every)) < 1:
         raise Wrong(f"With your neuron the model is right on {right:.1%} of the prompts. It has to stay right on all.")
-    without = _without_spare(model)
-    moved = (_margins(planted, model, prompts) - _margins(planted, without, prompts)).abs().max().item()
+    with_it, without = (prompts.margins(prompts.answer_logits(one)) for one in (model, _without_spare(model)))
+    moved = (with_it - without).abs().max().item()
     if moved > MOST_MOVED:
         raise Wrong(
             f"Without your neuron a margin moves by {moved:.1f} logits; at most {MOST_MOVED} are allowed. Does "
@@ -240,13 +241,6 @@ def _without_spare(model: Transformer) -> Transformer:
     copy.load_state_dict(model.state_dict())
     copy.blocks[0].mlp.W_out[SPARE] = 0
     return copy
-
-
-def _margins(planted, model: Transformer, prompts: list) -> Tensor:
-    logits = planted.logits(prompts, model)
-    rows = torch.arange(len(prompts))
-    right, wrong = (torch.tensor([getattr(prompt, side) for prompt in prompts]) for side in ("right", "wrong"))
-    return logits[rows, right] - logits[rows, wrong]
 
 
 @grader("06.5")
