@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from sparse_circuits.grading import OPEN, PASSED, WRONG, check_answer
+import pytest
+import torch
+from sparse_circuits.grading import OPEN, PASSED, WRONG, check_answer, exercises_of
 from sparse_circuits.model import Transformer
 from sparse_circuits.sparsity import sparse_weights
 
@@ -35,6 +38,46 @@ def assert_grader(exercise: str, right: Iterable[object], wrong: Iterable[object
         assert result.status == WRONG, f"wrong answer {answer!r}: {result}"
         assert len(result.note.split()) >= 3, f"wrong answer {answer!r} gets no explanation: {result}"
         assert "Your answer ended with" not in result.note, f"wrong answer {answer!r} crashes the grader: {result}"
+
+
+def grader_tests(chapter: str, answers: dict[str, tuple[list, dict[str, tuple[object, str]]]]) -> tuple:
+    """Return the three tests that the graders of a chapter have in common.
+
+    Parameters
+    ----------
+    chapter : str
+        Number of the chapter, such as `05`.
+    answers : dict
+        For each exercise the right answers, and the wrong ones: by the name of the mistake, the answer and a part of
+        the note that its author gets.
+    """
+
+    @pytest.mark.parametrize("exercise", answers)
+    def right_and_wrong(exercise):
+        right, wrong = answers[exercise]
+        assert_grader(exercise, right, [answer for answer, _ in wrong.values()])
+
+    @pytest.mark.parametrize(
+        ("exercise", "mistake"), [(e, name) for e, (_, wrong) in answers.items() for name in wrong]
+    )
+    def notes(exercise, mistake):
+        answer, note = answers[exercise][1][mistake]
+        assert note in check_answer(exercise, answer).note
+
+    def all_exercises():
+        assert exercises_of(chapter) == list(answers)
+
+    return right_and_wrong, notes, all_exercises
+
+
+def widened(model: Transformer, d_mlp: int) -> Transformer:
+    """Return a copy with more neurons in each layer, whose weights are all zero."""
+    wide = Transformer(replace(model.cfg, d_mlp=d_mlp))
+    with torch.no_grad():
+        for name, weight in wide.named_parameters():
+            original = model.get_parameter(name)
+            weight.zero_()[tuple(slice(n) for n in original.shape)].copy_(original)
+    return wide
 
 
 def nonzeros(model: Transformer) -> dict[str, int]:

@@ -1,18 +1,13 @@
 """Every grader of chapter 3 passes right answers, whatever their style, and fails plausible wrong ones."""
 
-from dataclasses import replace
-
-import pytest
 import torch
-from helpers import assert_grader
+from helpers import grader_tests, widened
 from sparse_circuits.ablation import ablated
 from sparse_circuits.ablation_masks import nodes_outside
 from sparse_circuits.ablation_values import mean_values, zero_values
 from sparse_circuits.circuit import Circuit
 from sparse_circuits.circuit_scores import CircuitScore
-from sparse_circuits.grading import check_answer, exercises_of
 from sparse_circuits.graph import weight_graph
-from sparse_circuits.model import Transformer
 from sparse_circuits.planted import planted_bracket_circuit, planted_cancelling_heads, planted_quote_circuit
 
 QUOTES, BRACKETS = planted_quote_circuit(), planted_bracket_circuit()
@@ -77,12 +72,8 @@ def with_contexts(model, tokens, metric, circuit, values):
 
 def spare(w_in=(0.0, 0.0), w_out=(0.0, 0.0), b_in=(0.0, 0.0), channel=2):
     """The bracket model with two more neurons that read one channel and write to channel 3."""
-    model = Transformer(replace(BRACKETS.model.cfg, d_mlp=3))
+    model = widened(BRACKETS.model, d_mlp=3)
     with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.zero_()
-            original = BRACKETS.model.get_parameter(name)
-            weight[tuple(slice(n) for n in original.shape)].copy_(original)
         model.blocks[0].mlp.W_in[channel, 1:] = torch.tensor(w_in)
         model.blocks[0].mlp.W_out[1:, 3] = torch.tensor(w_out)
         model.blocks[0].mlp.b_in[1:] = torch.tensor(b_in)
@@ -199,17 +190,8 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("exercise", ANSWERS)
-def test_right_answers_pass_and_plausible_wrong_ones_do_not(exercise):
-    right, wrong = ANSWERS[exercise]
-    assert_grader(exercise, right, [answer for answer, _ in wrong.values()])
-
-
-@pytest.mark.parametrize(("exercise", "mistake"), [(e, name) for e, (_, wrong) in ANSWERS.items() for name in wrong])
-def test_a_wrong_answer_hears_what_to_look_at(exercise, mistake):
-    answer, note = ANSWERS[exercise][1][mistake]
-    assert note in check_answer(exercise, answer).note
-
-
-def test_every_exercise_is_tested():
-    assert exercises_of("03") == list(ANSWERS)
+(
+    test_right_answers_pass_and_plausible_wrong_ones_do_not,
+    test_a_wrong_answer_hears_what_to_look_at,
+    test_every_exercise_is_tested,
+) = grader_tests("03", ANSWERS)

@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import assert_grader
+from helpers import assert_grader, widened
 from sparse_circuits.graders import chapter_06
 from sparse_circuits.grading import check_answer, exercises_of
-from sparse_circuits.model import Transformer
 from sparse_circuits.planted import planted_quote_circuit
 
 QUOTES = planted_quote_circuit()
@@ -92,12 +91,8 @@ NESTED = "x = [[1" + ", 1" * 9
 
 def spare(w_in=None, w_out=None, bias=0.0, layer=0):
     """The quote model with one more neuron in each layer; of one of them the weights are set, by channel."""
-    model = Transformer(replace(QUOTES.model.cfg, d_mlp=3))
+    model = widened(QUOTES.model, d_mlp=3)
     with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.zero_()
-            original = QUOTES.model.get_parameter(name)
-            weight[tuple(slice(n) for n in original.shape)].copy_(original)
         mlp = model.blocks[layer].mlp
         for channel, value in (w_in or {}).items():
             mlp.W_in[channel, 2] = value
