@@ -1,6 +1,7 @@
 """Calibration: the best scale and offset, their bounds, and a search that is judged after it."""
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -88,3 +89,19 @@ def test_a_search_with_calibration_finds_no_more_nodes_and_meets_its_target(name
 def test_the_whole_model_is_not_made_worse():
     one = case("brackets")
     assert fitted_calibration(one.model, one.selection).loss_after <= two_way_loss(one.model, one.selection) + 1e-6
+
+
+def test_a_model_that_leans_to_one_answer_solves_the_task_after_an_offset_and_is_refused_without():
+    one = case("quotes")
+    leaning = deepcopy(one.model)
+    with torch.no_grad():
+        leaning.b_U[one.selection.right[0]] += 60
+    own = two_way_loss(leaning, one.selection)
+    assert own > one.config().target_loss
+    with pytest.raises(ValueError, match=f"task loss of {own:.4f} nats on the selection"):
+        prune(leaning, one.learning, one.selection, one.means, one.config())
+    found = prune(leaning, one.learning, one.selection, one.means, one.config(calibrate=True))
+    assert set(found.circuit.nodes()) <= set(needed(one.planted).nodes())
+    assert found.loss <= one.config().target_loss
+    with pytest.raises(ValueError, match="nats after scale and offset on the selection"):
+        prune(leaning, one.learning, one.selection, one.means, one.config(calibrate=True, target_loss=1e-9))

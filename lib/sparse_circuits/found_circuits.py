@@ -17,7 +17,7 @@ from functools import partial
 import torch
 
 from .ablation_values import AblationValues, mean_values
-from .calibration import UNCALIBRATED, Calibration
+from .calibration import UNCALIBRATED, Calibration, reachable_loss
 from .checkpoints import load_model
 from .circuit import Circuit
 from .graph import Graph, weight_graph
@@ -28,7 +28,7 @@ from .search_files import config_of, node_lists, read_records, search_parser, we
 from .tasks.code import code_tokens
 from .tasks.contrast import CONTRAST_TASKS
 from .training import random_windows
-from .two_way import TwoWayPrompts, task_prompts, two_way_loss
+from .two_way import TwoWayPrompts, task_prompts
 
 KIND = "found circuits"
 TARGET_LOSS = 0.15
@@ -148,8 +148,8 @@ def search(
     found : FoundCircuits
         Gets the records.
     tasks : iterable of str
-        Names of contrast tasks. A task whose loss in the whole model is above a target has no circuit at that target
-        and is passed over.
+        Names of contrast tasks. A task on which the whole model, judged as its circuits are, is above a target has no
+        circuit at that target and is passed over.
     targets : iterable of float
         Target losses, in nats per prompt.
     config : PruningConfig, optional
@@ -180,7 +180,7 @@ def search_task(
 ) -> Iterator[dict]:
     """Search the circuits of one task, whose prompts are drawn by number of pairs and seed; the rest as in `search`."""
     learning, selection = (draw(n, seed) for n, seed in (LEARNING, SELECTION))
-    whole = two_way_loss(model, selection)
+    whole = reachable_loss(model, selection, config.calibrate)
     for target in targets:
         if whole > target or target in found.targets(task, config.calibrate):
             continue

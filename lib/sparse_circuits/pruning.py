@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from .ablation import ablated
 from .ablation_masks import nodes_outside
 from .ablation_values import AblationValues
-from .calibration import STEPS, UNCALIBRATED, Calibration, fitted_calibration, task_loss
+from .calibration import STEPS, UNCALIBRATED, Calibration, fitted_calibration, reachable_loss, task_loss
 from .circuit import Circuit
 from .graph import node_sizes, weight_graph
 from .mask_learning import LearnedMask, PruningConfig, by_location, learn_mask
@@ -83,17 +83,18 @@ def prune(
     Raises
     ------
     ValueError
-        If the intact model does not reach the target on the selection prompts, the values were made for another model
-        or for single prompts, or `restarts` is below 1.
+        If the intact model, judged as its circuits are, misses the target on the selection prompts, the values were
+        made for another model or for single prompts, or `restarts` is below 1.
     """
     config = PruningConfig() if config is None else config
     if not isinstance(restarts, int) or restarts < 1:
         raise ValueError(f"restarts is {restarts!r}; give a whole number from 1 on.")
     check_values(model, values)
-    whole = two_way_loss(model, selection)
+    whole = reachable_loss(model, selection, config.calibrate)
     if not whole <= config.target_loss:
+        scaled = " after scale and offset" if config.calibrate else ""
         raise ValueError(
-            f"The whole model has a task loss of {whole:.4f} nats on the selection prompts and the target is "
+            f"The whole model has a task loss of {whole:.4f} nats{scaled} on the selection prompts and the target is "
             f"{config.target_loss}; choose a task that the model solves, or a target above {whole:.4f}."
         )
     found = [attempt(model, prompts, selection, values, replace(config, seed=config.seed + i)) for i in range(restarts)]
