@@ -126,7 +126,8 @@ class Circuit:
 
     def nodes(self) -> list[str]:
         """Return the names of the kept nodes in the order of the forward pass."""
-        return [f"{place}[{i}]" for place in self.graph.sizes for (i,) in self.node_masks[place].nonzero().tolist()]
+        graph = self.graph
+        return [graph.node_name(p, i) for p in graph.sizes for (i,) in self.node_masks[p].nonzero().tolist()]
 
     def edges(self) -> list[str]:
         """Return the names of the kept edges in the order of the forward pass; one string each, so for small models."""

@@ -51,7 +51,8 @@ class Graph:
     Parameters
     ----------
     kind : str
-        What counts as an edge; `"weight"` for `weight_graph`. Printed with every count.
+        What counts as an edge: `"weight"` for `weight_graph`, `"component"` for `component_graph`, `"token"` for
+        `token_graph`. Printed with every count.
     sizes : mapping of str to int
         Number of coordinates at each location, in the order of the forward pass.
     ends : mapping of str to (str, str)
@@ -97,10 +98,14 @@ class Graph:
             nodes[target] |= mask.any(0)
         return nodes
 
+    def node_name(self, location: str, i: int) -> str:
+        """Return the name of coordinate i of a location: `"blocks.1.attn.hook_v[0]"`."""
+        return f"{location}[{i}]"
+
     def edge_name(self, matrix: str, i: int, j: int) -> str:
         """Return the name of entry (i, j) of `matrix`: `"blocks.1.attn.hook_v[0] -> blocks.1.hook_attn_out[4]"`."""
         source, target = self.ends[matrix]
-        return f"{source}[{i}] -> {target}[{j}]"
+        return f"{self.node_name(source, i)} -> {self.node_name(target, j)}"
 
     def find_node(self, name: str) -> tuple[str, int]:
         """Return location and index of a named node.

@@ -113,7 +113,7 @@ class TwoWayPrompts:
         hook that is not known to treat all positions of all prompts alike gets the whole prompts in one run.
         """
         if not (isinstance(model, Transformer) and hooks_are_alike_everywhere(model)):
-            return self._answers_of(model, {"ln_final.hook_normalized": self._answer_rows})
+            return self._answers_of(model, {"ln_final.hook_normalized": self.answer_rows})
         groups = self.by_length(model)
         logits = torch.cat([self[rows]._shortened()._answers_of_last_layer(model) for rows in groups])
         return logits[torch.cat(groups).argsort()]
@@ -126,9 +126,9 @@ class TwoWayPrompts:
         """Run the last layer at the answer positions alone, from where keys and values have been read."""
         last = f"blocks.{model.cfg.n_layers - 1}."
         cuts = {
-            f"{last}attn.hook_attn_scores": lambda scores: self._answer_rows(scores.transpose(1, 2)).transpose(1, 2),
+            f"{last}attn.hook_attn_scores": lambda scores: self.answer_rows(scores.transpose(1, 2)).transpose(1, 2),
             # What attention writes for one position was added at every position.
-            f"{last}hook_resid_mid": self._answer_rows,
+            f"{last}hook_resid_mid": self.answer_rows,
         }
         return self._answers_of(model, cuts)
 
@@ -139,9 +139,10 @@ class TwoWayPrompts:
         with model.hooks(fwd_hooks=hooks):
             logits = model(self.tokens)
         # A bigram table adds its rows for all positions.
-        return logits[:, 0] if logits.shape[1] == 1 else self._answer_rows(logits)[:, 0]
+        return logits[:, 0] if logits.shape[1] == 1 else self.answer_rows(logits)[:, 0]
 
-    def _answer_rows(self, activation: Float[Tensor, "n pos ..."]) -> Float[Tensor, "n one ..."]:
+    def answer_rows(self, activation: Float[Tensor, "n pos ..."]) -> Float[Tensor, "n one ..."]:
+        """Return what an activation has at the answer position of each prompt."""
         return activation[torch.arange(len(self)), self.position][:, None]
 
     def margins(self, logits: Float[Tensor, "n d_vocab"]) -> Float[Tensor, " n"]:
