@@ -20,6 +20,7 @@ from .ablation import ablated
 from .ablation_masks import edges_outside, nodes_outside
 from .ablation_values import AblationValues, norm_scales
 from .circuit import Circuit, listed
+from .graph import Graph
 
 LEVELS = ("nodes", "edges")
 
@@ -115,13 +116,24 @@ def faithfulness(score: CircuitScore, circuit: Circuit) -> float:
     ValueError
         If the metric of the whole model equals that of the empty circuit, so that there is nothing to explain.
     """
-    nothing, everything = score(Circuit.from_names(circuit.graph)), score(Circuit.full(circuit.graph))
+    return relative_score(score, circuit.graph)(score(circuit))
+
+
+def relative_score(score: Callable[[Circuit], float], graph: Graph) -> Callable[[float], float]:
+    """Return the map from a metric to the faithfulness, which sends the empty circuit to 0 and the whole model to 1.
+
+    Raises
+    ------
+    ValueError
+        If the metric of the whole model equals that of the empty circuit, so that there is nothing to explain.
+    """
+    nothing, everything = score(Circuit.from_names(graph)), score(Circuit.full(graph))
     if math.isclose(nothing, everything, rel_tol=1e-9, abs_tol=1e-12):
         raise ValueError(
             f"The metric is {everything!r} for the whole model and for the empty circuit; choose a metric, prompts or "
             "values under which ablating everything makes a difference."
         )
-    return (score(circuit) - nothing) / (everything - nothing)
+    return lambda metric: (metric - nothing) / (everything - nothing)
 
 
 def completeness(score: CircuitScore, circuit: Circuit) -> float:
