@@ -16,6 +16,7 @@ from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
 from .sparsity.activations import ACTIVATION_LOCATIONS, add_activation_sparsity, check_activations
+from .sparsity.attention import AttentionGate, check_gate_bias
 
 ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu}
 
@@ -50,11 +51,13 @@ class TransformerConfig:
         Share of the coordinates that AbsTopK keeps, per token, at each of `activation_locations`; 1 keeps all.
     activation_locations : tuple of str
         Hook names within a layer, among the node locations of the weight graph; see `sparsity.activations`.
+    attention_gate_bias : float, optional
+        Give every attention edge a gate with this bias; see `sparsity.attention`. Without gates if not given.
 
     Raises
     ------
     ValueError
-        If a size is not a positive integer, or `act_fn`, the activation density or a location is not allowed.
+        If a size is not a positive integer, or `act_fn`, the activation density, a location or the bias is not allowed.
     """
 
     d_vocab: int
@@ -71,6 +74,7 @@ class TransformerConfig:
     rms_eps: float = 1e-5
     activation_density: float = 1.0
     activation_locations: tuple[str, ...] = ACTIVATION_LOCATIONS
+    attention_gate_bias: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "activation_locations", tuple(self.activation_locations))
@@ -81,6 +85,7 @@ class TransformerConfig:
         if self.act_fn not in ACTIVATIONS:
             raise ValueError(f"act_fn is {self.act_fn!r}; choose one of {sorted(ACTIVATIONS)}.")
         check_activations(self.activation_density, self.activation_locations)
+        check_gate_bias(self.attention_gate_bias)
 
     @classmethod
     def preset(cls, name: str, d_vocab: int, **changes) -> TransformerConfig:
@@ -96,8 +101,9 @@ class TransformerConfig:
         return replace(cls(d_vocab=d_vocab, **PRESETS[name]), **changes)
 
     def to_dict(self) -> dict:
-        """Return the fields as plain JSON values."""
-        return asdict(self) | {"activation_locations": list(self.activation_locations)}
+        """Return the fields as plain JSON values; the gates' bias only where there are gates, as in older files."""
+        fields = asdict(self) | {"activation_locations": list(self.activation_locations)}
+        return {name: value for name, value in fields.items() if name != "attention_gate_bias" or value is not None}
 
 
 class RMSNorm(nn.Module):
@@ -126,6 +132,7 @@ class Attention(nn.Module):
         self.W_O = nn.Parameter(torch.empty(heads, d_head, d_model))
         self.b_O = nn.Parameter(torch.zeros(d_model))
         self.sink = nn.Parameter(torch.zeros(heads)) if cfg.attention_sink else None
+        self.gate = None if cfg.attention_gate_bias is None else AttentionGate(cfg.attention_gate_bias)
         self.register_buffer("mask", torch.ones(cfg.n_ctx, cfg.n_ctx).triu(1).bool(), persistent=False)
         self.hook_q, self.hook_k, self.hook_v = HookPoint(), HookPoint(), HookPoint()
         self.hook_attn_scores, self.hook_pattern, self.hook_z = HookPoint(), HookPoint(), HookPoint()
@@ -137,7 +144,8 @@ class Attention(nn.Module):
         scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * self.scale
         length = x.shape[1]
         scores = self.hook_attn_scores(scores.masked_fill(self.mask[:length, :length], -torch.inf))
-        pattern = self.hook_pattern(self.softmax(scores))
+        pattern = self.softmax(scores)
+        pattern = self.hook_pattern(pattern if self.gate is None else self.gate(pattern, scores))
         z = self.hook_z(torch.einsum("bhqk,bkhd->bqhd", pattern, v))
         return torch.einsum("bqhd,hdm->bqm", z, self.W_O) + self.b_O
 

@@ -80,8 +80,14 @@ def explore(
     ValueError
         If the circuit is too big to draw, has no edge or is of another model, if the page weighs too much, if the
         vocabulary has the wrong length or names a token twice, if a prompt is empty, too long or has an unknown token,
-        if the values are not one for each node, or if a note names no edge of the model.
+        if the values are not one for each node, if a note names no edge of the model, or if attention has gates, which
+        the page's forward pass does not know.
     """
+    if model.cfg.attention_gate_bias is not None:
+        raise ValueError(
+            f"The model has attention gates with bias {model.cfg.attention_gate_bias}, which the page cannot run; give "
+            "a model without gates."
+        )
     circuit = whole_circuit(model) if circuit is None else circuit
     _check_size(model, circuit)
     vocabulary = read_vocabulary(vocabulary, model.cfg.d_vocab)
