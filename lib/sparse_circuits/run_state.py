@@ -14,6 +14,7 @@ from .checkpoints import CheckpointError, canonical_json, read_folder, write_ato
 from .model import Transformer
 
 if TYPE_CHECKING:
+    from .objectives import Objective
     from .training import TrainingConfig
 
 CHECKPOINT_KIND = "training checkpoint"
@@ -32,8 +33,9 @@ def write_checkpoint(
     identity: dict[str, dict],
     directory: Path,
     step: int,
+    objective: Objective,
 ) -> None:
-    """Write weights, optimiser moments and log as a new folder, then delete the older one."""
+    """Write weights, optimiser moments, log and the objective's state as a new folder, then delete the older one."""
     from safetensors.torch import save
 
     older = _folders(directory)
@@ -44,7 +46,7 @@ def write_checkpoint(
     files = {
         "model.safetensors": save(weights),
         "optimizer.safetensors": save(moments),
-        "progress.json": canonical_json({"step": step, "log": log, **identity}),
+        "progress.json": canonical_json({"step": step, "log": log, "state": objective.state_dict(), **identity}),
     }
     write_folder(directory / f"checkpoint-{step:08d}", files, CHECKPOINT_KIND)
     for path in older:
@@ -57,6 +59,7 @@ def read_checkpoint(
     log: list[dict[str, float]],
     identity: dict[str, dict],
     directory: Path,
+    objective: Objective,
 ) -> int:
     """Restore the newest checkpoint in place, if there is one.
 
@@ -78,10 +81,10 @@ def read_checkpoint(
     files = read_folder(found[-1], CHECKPOINT_KIND)
     progress = json.loads(files["progress.json"])
     changed = {
-        f"{part}.{key}": (progress[part].get(key), value)
+        f"{part}.{key}": (progress.get(part, {}).get(key), value)
         for part, fields in identity.items()
         for key, value in fields.items()
-        if progress[part].get(key) != value
+        if progress.get(part, {}).get(key) != value
     }
     if changed:
         raise CheckpointError(
@@ -96,6 +99,7 @@ def read_checkpoint(
                 "step": torch.tensor(float(progress["step"])),
                 **{moment: moments[f"{moment}.{name}"] for moment in MOMENTS},
             }
+    objective.load_state_dict(progress.get("state", {}))
     log.extend(progress["log"])
     return progress["step"]
 

@@ -13,17 +13,21 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from .metrics import next_token_loss
 from .model import Transformer
+from .objectives import NextToken, Objective
 from .optimisation import adamw, limit_gradients
 from .run_state import read_checkpoint, run_identity, write_checkpoint, write_log
 from .sparsity.weights import WeightSparsity, sparsify
 from .vis import watched
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 BatchSource = Callable[[int], Int[Tensor, "batch pos"]]
 Evaluation = Callable[[Transformer], dict[str, float]]
@@ -112,8 +116,8 @@ class TrainingRun:
     model : Transformer
         The trained model, in evaluation mode.
     log : list of dict
-        One row per logged step: `step`, `tokens`, `learning_rate`, `loss` (nats per token, mean since the last row),
-        `seconds`, and what the evaluation returned.
+        One row per logged step: `step`, `tokens`, `learning_rate`, `loss` (nats per token, mean since the last row) and
+        what else the objective measures, `seconds`, and what the evaluation returned.
     """
 
     model: Transformer
@@ -163,8 +167,9 @@ def train(
     directory: Path | None = None,
     evaluate: Evaluation | None = None,
     progress: bool | None = None,
+    objective: Objective | None = None,
 ) -> TrainingRun:
-    """Train a model to predict the next token.
+    """Train a model, to predict the next token unless told otherwise.
 
     Under `accelerate launch` every process takes its share of each batch and gradients are averaged, so the losses
     are those of one process with the whole batch.
@@ -183,6 +188,8 @@ def train(
         Called with the model at every log row; what it returns joins the row.
     progress : bool, optional
         Show a progress bar; if not given, where somebody watches: in a terminal or a live notebook.
+    objective : Objective, optional
+        What is minimised; the loss of the next token if not given.
 
     Returns
     -------
@@ -204,54 +211,55 @@ def train(
 
     if config.sparsity:
         config.sparsity.counts(model)
+    objective = NextToken() if objective is None else objective
     accelerator = Accelerator()
     share = _process_share(config, accelerator.process_index, accelerator.num_processes)
     optimizer = adamw(model, config)
     run = TrainingRun(model)
-    first_step = read_checkpoint(model, optimizer, run.log, run_identity(model, config), directory) if directory else 0
+    identity = run_identity(model, config) | objective.identity()
+    first_step = read_checkpoint(model, optimizer, run.log, identity, directory, objective) if directory else 0
     wrapped, optimizer = accelerator.prepare(model.train(), optimizer)
     precision = torch.autocast(accelerator.device.type, torch.bfloat16) if config.bfloat16 else nullcontext()
     shown = accelerator.is_main_process and (_watched() if progress is None else progress)
     bar = tqdm(total=config.steps, initial=first_step, unit="step", disable=not shown)
     seconds_before = run.log[-1]["seconds"] if run.log else 0.0
-    started, losses = time.perf_counter(), []
+    started, measured = time.perf_counter(), []
     for step in range(first_step, config.steps):
         tokens = _whole_batch(batches, step, config)[share].to(accelerator.device)
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate_at(step)
         with precision:
-            logits = wrapped(tokens[:, :-1])
-        loss = next_token_loss(logits.float(), tokens)
+            loss, measures = objective(wrapped, tokens, step)
         accelerator.backward(loss)
         limit_gradients(wrapped, config, accelerator)
         optimizer.step()
         if config.sparsity:
             sparsify(model, config.sparsity, config.sparsity.progress(step, config.steps))
         optimizer.zero_grad()
-        losses.append(loss.detach())
+        measured.append(measures)
         done = step + 1
         bar.update()
         if done % config.log_every and done < config.steps:
             continue
         row = {
             "step": done,
-            "tokens": done * config.batch_size * logits.shape[1],
+            "tokens": done * config.batch_size * (tokens.shape[1] - 1),
             "learning_rate": config.learning_rate_at(step),
-            "loss": accelerator.reduce(torch.stack(losses).mean(), reduction="mean").item(),
+            **_means(measured, accelerator),
             "seconds": seconds_before + time.perf_counter() - started,
         }
         if not math.isfinite(row["loss"]):
             raise FloatingPointError(
                 f"The loss is {row['loss']} at step {done}; lower learning_rate or warm up longer."
             )
-        losses.clear()
+        measured.clear()
         bar.set_postfix(loss=f"{row['loss']:.3f}")
         run.log.append(row | (_evaluated(model, evaluate) if evaluate else {}))
         if not directory or not accelerator.is_main_process:
             continue
         write_log(run.log, directory / "log.csv")
         if done % config.checkpoint_every == 0 or done == config.steps:
-            write_checkpoint(model, optimizer, run.log, run_identity(model, config), directory, done)
+            write_checkpoint(model, optimizer, run.log, identity, directory, done, objective)
     bar.close()
     accelerator.free_memory()
     model.eval()
@@ -270,6 +278,12 @@ def _process_share(config: TrainingConfig, process: int, processes: int) -> slic
         raise ValueError(f"batch_size is {config.batch_size}, which {processes} processes cannot share evenly.")
     rows = config.batch_size // processes
     return slice(process * rows, (process + 1) * rows)
+
+
+def _means(measured: list[dict[str, Tensor]], accelerator: Accelerator) -> dict[str, float]:
+    """Return the mean of each measure over steps and processes."""
+    stacked = {name: torch.stack([measures[name] for measures in measured]).mean() for name in measured[0]}
+    return {name: accelerator.reduce(mean, reduction="mean").item() for name, mean in stacked.items()}
 
 
 def _evaluated(model: Transformer, evaluate: Evaluation) -> dict[str, float]:
