@@ -39,10 +39,8 @@ def test_only_the_edges_of_the_planted_path_have_an_exact_effect():
 
 @pytest.mark.parametrize("method", [eap, eap_ig])
 def test_gradients_rank_the_planted_path_first(method):
-    model = planted_quote_circuit().model
-    scores, exact = method(model, quote_pairs()), exact_edge_scores(model, quote_pairs())
+    scores = method(planted_quote_circuit().model, quote_pairs())
     assert {name for name, _ in scores.ranked(3)} == PATH
-    assert scores.rank_correlation(exact) > 0.5
 
 
 def test_three_edges_are_the_smallest_circuit():
