@@ -157,3 +157,8 @@ def test_the_command_writes_a_file_and_goes_on_with_it(model, tmp_path, capsys):
     path.write_text("[]")
     with pytest.raises(ValueError, match="holds no control searches"):
         read_controls(path, model)
+
+
+def test_models_that_differ_only_in_their_seed_do_not_share_a_random_twin(model, config, records):
+    (other,) = search_controls(sc.Transformer(model.cfg, seed=7).eval(), [], ["random weights"], config)
+    assert other["whole_loss"] != records[1]["whole_loss"]

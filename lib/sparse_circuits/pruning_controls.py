@@ -37,7 +37,6 @@ TASK = "single_double_quote"
 # After which closing quote the nonsense task wants which word.
 NONSENSE = {'"': "import", "'": "return"}
 HALVES = 10
-TWIN_SEED = 0
 
 
 def relabelled(prompts: TwoWayPrompts, answers: Mapping[int, int]) -> TwoWayPrompts:
@@ -154,7 +153,8 @@ def _controls() -> dict[str, Callable[[Transformer], tuple]]:
         return task_prompts(TASK, n, seed)
 
     def with_twin(model: Transformer) -> tuple:
-        twin = random_twin(model, TWIN_SEED)
+        # Of the weights, so that models which differ in nothing but their seed do not share a twin.
+        twin = random_twin(model, int(weights_digest(model)[:8], 16))
         return twin, quotes, reference_values(twin)
 
     return {
