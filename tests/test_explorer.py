@@ -320,6 +320,19 @@ def test_values_that_differ_between_positions_are_refused(tiny: Transformer) -> 
         explore(tiny, prompts=[["a"]], vocabulary=LETTERS, values=values)
 
 
+def test_what_only_constants_hear_is_not_sent() -> None:
+    model = Transformer(TransformerConfig(3, 4, 2, 4, 2, 2, 5, attention_sink=True), seed=1)
+    graph = weight_graph(model)
+    in_first_attention = [name for name in Circuit.full(graph).edges() if name.startswith("blocks.0.attn.hook_v")]
+    circuit = Circuit.from_names(graph, in_first_attention)
+    values = mean_values(model, torch.tensor([[0, 1, 2]]), reference="r")
+    data = page_data(explore(model, circuit, prompts=[["a"]], vocabulary=LETTERS, values=values))
+    sent = {name for name, record in data["weights"].items() if name.startswith("blocks") and unpack(record)[1]}
+    assert sent == {"blocks.0.attn.b_V", "blocks.0.attn.W_O"}
+    within = {"blocks.0.attn.hook_q", "blocks.0.attn.hook_k", "blocks.0.attn.hook_v"}
+    assert data["fixed"].keys() == within | {f"blocks.{i}.hook_{part}_out" for i in (0, 1) for part in ("attn", "mlp")}
+
+
 def test_zero_values_leave_the_model_as_it_was(tiny: Transformer) -> None:
     model = tiny.double()
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
