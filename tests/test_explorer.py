@@ -4,6 +4,7 @@ import base64
 import json
 import math
 import re
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -27,8 +28,13 @@ TINY = TransformerConfig(d_vocab=3, n_ctx=4, n_layers=1, d_model=2, n_heads=1, d
 LETTERS = ["a", "b", "c"]
 
 
+def inflated(explorer: Explorer) -> str:
+    packed = BeautifulSoup(explorer.html(), "html.parser").select_one("script.scx-packed").string
+    return zlib.decompress(base64.b64decode(packed)).decode()
+
+
 def page_data(explorer: Explorer) -> dict:
-    return json.loads(BeautifulSoup(explorer.html(), "html.parser").select_one("script.scx-data").string)
+    return json.loads(inflated(explorer).partition("\n")[0])
 
 
 def explore_planted(planted: PlantedCircuit, **options) -> Explorer:
@@ -152,23 +158,21 @@ def test_drawing_and_table_are_there_without_the_script(planted: PlantedCircuit)
 
 
 def test_the_page_is_one_small_text_that_names_no_host(planted: PlantedCircuit) -> None:
-    html = explore_planted(planted, circuit=planted.circuit).html()
+    explorer = explore_planted(planted, circuit=planted.circuit)
+    html = explorer.html()
     assert html == explore_planted(planted, circuit=planted.circuit)._repr_html_()
     assert html != explore_planted(planted, circuit=planted.circuit, title="another").html()
-    data = re.search(r'class="scx-data">(.*?)</script>', html)[1]
-    assert len(data) < 10_000
-    assert len(html.encode()) < 80_000
-    assert set(re.findall(r"https?://[^\s\"']+", html)) == {"http://www.w3.org/2000/svg"}
+    assert len(inflated(explorer).partition("\n")[0]) < 10_000
+    assert len(html.encode()) < 60_000
+    assert set(re.findall(r"https?://[^\s\"']+", html + inflated(explorer))) == {"http://www.w3.org/2000/svg"}
     assert " id=" not in html
 
 
 def test_tokens_cannot_break_the_page(tiny: Transformer) -> None:
     hostile = ["</script>", "<!--", '"><img src=x>']
-    html = explore(
-        tiny, prompts=[hostile], vocabulary=hostile, title="<b>&", channel_names={0: "<i>", 1: "&amp;"}
-    ).html()
-    page = BeautifulSoup(html, "html.parser")
-    assert json.loads(page.select_one("script.scx-data").string)["spelling"] == hostile
+    explorer = explore(tiny, prompts=[hostile], vocabulary=hostile, title="<b>&", channel_names={0: "<i>", 1: "&amp;"})
+    assert page_data(explorer)["spelling"] == hostile
+    page = BeautifulSoup(explorer.html(), "html.parser")
     assert page.select_one(".scx-title").get_text() == "<b>&"
     assert not page.select("img, b:not([class]), i")
     assert len(page.select("script")) == 2

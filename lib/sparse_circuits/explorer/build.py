@@ -10,7 +10,7 @@ from sparse_circuits.circuit import Circuit
 from sparse_circuits.explorer.alone import circuit_alone
 from sparse_circuits.explorer.contents import Contents
 from sparse_circuits.explorer.offers import offers
-from sparse_circuits.explorer.page import Explorer, write_body
+from sparse_circuits.explorer.page import Explorer, write
 from sparse_circuits.explorer.payload import read_weights
 from sparse_circuits.explorer.questions import default_prompts, read_prompts, read_vocabulary, visible
 from sparse_circuits.explorer.wiring import find_edges, find_nodes, find_traffic, whole_circuit
@@ -106,7 +106,7 @@ def explore(
         n_vocabulary=len(vocabulary),
     )
     for offer in offers(model, circuit, values, questions):
-        explorer = Explorer(title, len(contents.edges), len(contents.nodes), write_body(contents.offering(offer)))
+        explorer = write(contents.offering(offer))
         size = len(explorer.html().encode())
         if size <= 1000 * max_kilobytes:
             return explorer

@@ -89,7 +89,7 @@ class Contents:
         return sizes
 
     def to_json(self, heads: list[tuple[int, int]]) -> str:
-        """Return what the script needs, in JSON that no HTML parser takes for a tag; heads as (layer, head)."""
+        """Return what the script needs, as JSON in one line; heads as (layer, head)."""
         number = {node: i for i, node in enumerate(self.nodes)}
         matrices = list(dict.fromkeys(edge.parameter for edge in self.edges))
         data = {
@@ -112,7 +112,7 @@ class Contents:
             ],
             "channels": {channel: [traffic.writing, traffic.reading] for channel, traffic in self.channels.items()},
         }
-        return as_json(data).replace("<", "\\u003c")
+        return as_json(data)
 
 
 def as_json(data: object) -> str:
