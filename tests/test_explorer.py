@@ -5,6 +5,7 @@ import json
 import math
 import re
 import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -166,6 +167,17 @@ def test_the_page_is_one_small_text_that_names_no_host(planted: PlantedCircuit) 
     assert len(html.encode()) < 60_000
     assert set(re.findall(r"https?://[^\s\"']+", html + inflated(explorer))) == {"http://www.w3.org/2000/svg"}
     assert " id=" not in html
+
+
+def test_the_name_in_the_page_changes_with_drawing_data_and_script(
+    planted: PlantedCircuit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explorer = explore_planted(planted, circuit=planted.circuit)
+    assert f'data-explorer="{explorer.identifier}"' in explorer.html()
+    others = [replace(explorer, data=explorer.data + " "), replace(explorer, body=explorer.body + " ")]
+    names = {explorer.identifier, *(other.identifier for other in others)}
+    monkeypatch.setattr("sparse_circuits.explorer.packed.SCRIPTS", ("forward.js",))
+    assert len(names | {explorer.identifier}) == 4
 
 
 def test_tokens_cannot_break_the_page(tiny: Transformer) -> None:

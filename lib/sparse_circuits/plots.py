@@ -215,6 +215,8 @@ def _png(fig: Figure) -> str:
     drawn, stored = io.BytesIO(), io.BytesIO()
     fig.savefig(drawn, format="png", dpi=DOTS_PER_INCH, bbox_inches="tight", metadata={"Software": None})
     plt.close(fig)
-    picture = Image.open(drawn).convert("RGB").quantize(PICTURE_COLOURS, dither=Image.Dither.NONE)
+    full = Image.open(drawn).convert("RGB")
+    # The usual choice of colours, by how often they occur, would change those of a few small marks.
+    picture = full.quantize(PICTURE_COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     picture.save(stored, format="PNG", optimize=True)
     return base64.b64encode(stored.getvalue()).decode("ascii")

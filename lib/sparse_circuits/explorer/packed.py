@@ -10,19 +10,23 @@ from importlib.resources import files
 SCRIPTS = ("forward.js", "text.js", "heads.js", "node.js", "explorer.js", "mount.js")
 
 
-def packed_script(identifier: str, data: str) -> str:
+def script_text(data: str) -> str:
+    """Return what the page inflates: the data, JSON in one line, and after it the code."""
+    return "\n".join([data, *(line for name in SCRIPTS for line in read_lines(name))])
+
+
+def packed_script(identifier: str, text: str) -> str:
     """Return the two script elements of an explorer: the deflated text, and what inflates and runs it.
 
     Parameters
     ----------
     identifier : str
         Name of the explorer in the page.
-    data : str
-        JSON in one line.
+    text : str
+        See `script_text`.
     """
-    code = "\n".join(line for name in SCRIPTS for line in read_lines(name))
     # A notebook holds the page as JSON, where each line and each quotation mark of plain code costs several bytes.
-    packed = base64.b64encode(zlib.compress(f"{data}\n{code}".encode(), 9)).decode("ascii")
+    packed = base64.b64encode(zlib.compress(text.encode(), 9)).decode("ascii")
     opener = "\n".join(read_lines("open.js")).replace("IDENTIFIER", identifier)
     return (
         f'<script type="text/plain" class="scx-packed">{packed}</script>\n'
