@@ -68,7 +68,8 @@ def explore(
     max_kilobytes : int
         The most that the page may weigh, in units of 1000 bytes. Where it would weigh more, it holds the embedding of
         fewer tokens: those of the prompts, the answers and what leads at each position; if that is not enough, it
-        leaves the other tokens out of the logits too, and says so.
+        leaves the other tokens out of the logits too, and says so; in the end it keeps the tokens of the prompts, the
+        answers and the leading next tokens alone.
 
     Returns
     -------

@@ -17,6 +17,7 @@ from sparse_circuits.explorer.layout import Layout
 from sparse_circuits.explorer.packed import packed_script, read_lines, script_text
 
 NO_SCRIPT = "Where scripts run, this drawing is live: click an edge to cut it, and the model runs again in the page."
+SPACE_IN_STYLE = re.compile(r"\s*([{};,])\s*")
 STYLES = ("explorer.css", "found.css")
 OPEN_ROWS = 60
 REACH = {True: "reach it with Tab and press Enter", False: "use the buttons of a node or of the table below"}
@@ -53,7 +54,7 @@ class Explorer:
     def html(self) -> str:
         """Return a fragment of HTML that holds the drawing, the table, the weights, the style and the script."""
         # A notebook stores each line of an output as a string of its own, so the style is one line.
-        style = " ".join(line for name in STYLES for line in read_lines(name))
+        style = SPACE_IN_STYLE.sub(r"\1", " ".join(line for name in STYLES for line in read_lines(name)))
         return (
             f'<section class="sc-explorer tex2jax_ignore mathjax_ignore" data-explorer="{self.identifier}" '
             f'aria-label="Circuit explorer: {escape(self.title)}">\n<style>{style}</style>\n{self.body}\n'
