@@ -174,10 +174,24 @@ def test_the_name_in_the_page_changes_with_drawing_data_and_script(
 ) -> None:
     explorer = explore_planted(planted, circuit=planted.circuit)
     assert f'data-explorer="{explorer.identifier}"' in explorer.html()
-    others = [replace(explorer, data=explorer.data + " "), replace(explorer, body=explorer.body + " ")]
+    changed = explorer.data.replace('"n_ctx":', '"n_context":')
+    assert changed != explorer.data
+    others = [replace(explorer, data=changed), replace(explorer, body=explorer.body + " ")]
     names = {explorer.identifier, *(other.identifier for other in others)}
     monkeypatch.setattr("sparse_circuits.explorer.packed.SCRIPTS", ("forward.js",))
     assert len(names | {explorer.identifier}) == 4
+
+
+def test_the_name_in_the_page_leaves_out_the_last_digits_of_means(tiny: Transformer) -> None:
+    circuit = Circuit.from_names(weight_graph(tiny), Circuit.full(weight_graph(tiny)).edges()[:1])
+    values = mean_values(tiny, torch.tensor([[0, 1, 2]]), reference="r")
+    nearly = replace(values, activations={place: mean * 1.0001 for place, mean in values.activations.items()})
+    one, other = (
+        explore(tiny, circuit, prompts=[["a"]], vocabulary=LETTERS, values=given) for given in (values, nearly)
+    )
+    assert one.data != other.data
+    assert one.identifier == other.identifier
+    assert one.identifier != explore(tiny, circuit, prompts=[["b"]], vocabulary=LETTERS, values=values).identifier
 
 
 def test_tokens_cannot_break_the_page(tiny: Transformer) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sparse_circuits.explorer.alone import Fixed
+from sparse_circuits.explorer.alone import BIAS, Fixed
 from sparse_circuits.explorer.payload import Offer, pack
 from sparse_circuits.explorer.questions import Prompt, visible
 from sparse_circuits.explorer.wiring import Edge, Node, Traffic
@@ -118,3 +118,14 @@ class Contents:
 def as_json(data: object) -> str:
     """Return compact JSON."""
     return json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+
+
+def without_measured(data: str) -> str:
+    """Return what `Contents.to_json` gave without the values of ablated nodes, alone and within biases."""
+    content = json.loads(data)
+    if content["fixed"]:
+        content["fixed"] = list(content["fixed"])
+        content["weights"] = {
+            name: weight for name, weight in content["weights"].items() if name.rpartition(".")[2] not in BIAS.values()
+        }
+    return as_json(content)

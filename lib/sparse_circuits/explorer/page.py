@@ -11,7 +11,7 @@ from pathlib import Path
 from sparse_circuits.checkpoints import write_atomically
 from sparse_circuits.explorer.column_drawing import draw_columns
 from sparse_circuits.explorer.columns import ColumnLayout
-from sparse_circuits.explorer.contents import Contents
+from sparse_circuits.explorer.contents import Contents, without_measured
 from sparse_circuits.explorer.drawing import draw
 from sparse_circuits.explorer.layout import Layout
 from sparse_circuits.explorer.packed import packed_script, read_lines, script_text
@@ -49,7 +49,9 @@ class Explorer:
     def identifier(self) -> str:
         """Name of this explorer in the page: a hash of its content, so the same circuit always makes the same text."""
         # Builds of zlib deflate differently: the checks of a stored page compare this name in place of the packed text.
-        return hashlib.sha256(f"{self.body}\n{script_text(self.data)}".encode()).hexdigest()[:12]
+        # Means over many tokens differ in their last digits with the number of threads, so the name leaves them out.
+        content = f"{self.body}\n{script_text(without_measured(self.data))}"
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     def html(self) -> str:
         """Return a fragment of HTML that holds the drawing, the table, the weights, the style and the script."""
