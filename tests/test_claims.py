@@ -143,3 +143,24 @@ def test_a_damaged_ledger_is_named(tmp_path, content):
 
 def test_a_missing_ledger_is_empty(tmp_path):
     assert len(sc.Ledger(tmp_path / "none.json")) == 0
+
+
+ROWS = [("edges", 17, 0, "edges"), ("loss", 2.3, 0.05, "loss", "edges")]
+
+
+def test_claims_that_are_made_together_are_those_made_one_by_one(ledger_file, tmp_path, monkeypatch, capsys):
+    sc.claim_rows("quotes", "{} of the circuit", ROWS)
+    shown = capsys.readouterr().out.splitlines()
+    together = ledger_file.read_text()
+    monkeypatch.setenv(LEDGER_VARIABLE, str(tmp_path / "one by one.json"))
+    sc.claim("quotes.edges", 17, how="edges of the circuit")
+    sc.claim("quotes.loss", 2.3, tolerance=0.05, how="loss of the circuit", control="quotes.edges")
+    assert together == (tmp_path / "one by one.json").read_text()
+    assert shown == capsys.readouterr().out.splitlines()
+
+
+def test_one_of_several_claims_that_leaves_its_band_is_named(ledger_file, monkeypatch):
+    sc.claim_rows("quotes", "{} of the circuit", ROWS)
+    monkeypatch.delenv(RECORD_VARIABLE)
+    with pytest.raises(sc.ClaimError, match=r"quotes\.loss.*measured 2\.4"):
+        sc.claim_rows("quotes", "{} of the circuit", [ROWS[0], ("loss", 2.4, 0.05, "loss", "edges")])

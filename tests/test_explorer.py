@@ -4,6 +4,8 @@ import base64
 import json
 import math
 import re
+import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -27,8 +29,13 @@ TINY = TransformerConfig(d_vocab=3, n_ctx=4, n_layers=1, d_model=2, n_heads=1, d
 LETTERS = ["a", "b", "c"]
 
 
+def inflated(explorer: Explorer) -> str:
+    packed = BeautifulSoup(explorer.html(), "html.parser").select_one("script.scx-packed").string
+    return zlib.decompress(base64.b64decode(packed)).decode()
+
+
 def page_data(explorer: Explorer) -> dict:
-    return json.loads(BeautifulSoup(explorer.html(), "html.parser").select_one("script.scx-data").string)
+    return json.loads(inflated(explorer).partition("\n")[0])
 
 
 def explore_planted(planted: PlantedCircuit, **options) -> Explorer:
@@ -152,23 +159,46 @@ def test_drawing_and_table_are_there_without_the_script(planted: PlantedCircuit)
 
 
 def test_the_page_is_one_small_text_that_names_no_host(planted: PlantedCircuit) -> None:
-    html = explore_planted(planted, circuit=planted.circuit).html()
+    explorer = explore_planted(planted, circuit=planted.circuit)
+    html = explorer.html()
     assert html == explore_planted(planted, circuit=planted.circuit)._repr_html_()
     assert html != explore_planted(planted, circuit=planted.circuit, title="another").html()
-    data = re.search(r'class="scx-data">(.*?)</script>', html)[1]
-    assert len(data) < 10_000
-    assert len(html.encode()) < 80_000
-    assert set(re.findall(r"https?://[^\s\"']+", html)) == {"http://www.w3.org/2000/svg"}
+    assert len(inflated(explorer).partition("\n")[0]) < 10_000
+    assert len(html.encode()) < 60_000
+    assert set(re.findall(r"https?://[^\s\"']+", html + inflated(explorer))) == {"http://www.w3.org/2000/svg"}
     assert " id=" not in html
+
+
+def test_the_name_in_the_page_changes_with_drawing_data_and_script(
+    planted: PlantedCircuit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explorer = explore_planted(planted, circuit=planted.circuit)
+    assert f'data-explorer="{explorer.identifier}"' in explorer.html()
+    changed = explorer.data.replace('"n_ctx":', '"n_context":')
+    assert changed != explorer.data
+    others = [replace(explorer, data=changed), replace(explorer, body=explorer.body + " ")]
+    names = {explorer.identifier, *(other.identifier for other in others)}
+    monkeypatch.setattr("sparse_circuits.explorer.packed.SCRIPTS", ("forward.js",))
+    assert len(names | {explorer.identifier}) == 4
+
+
+def test_the_name_in_the_page_leaves_out_the_last_digits_of_means(tiny: Transformer) -> None:
+    circuit = Circuit.from_names(weight_graph(tiny), Circuit.full(weight_graph(tiny)).edges()[:1])
+    values = mean_values(tiny, torch.tensor([[0, 1, 2]]), reference="r")
+    nearly = replace(values, activations={place: mean * 1.0001 for place, mean in values.activations.items()})
+    one, other = (
+        explore(tiny, circuit, prompts=[["a"]], vocabulary=LETTERS, values=given) for given in (values, nearly)
+    )
+    assert one.data != other.data
+    assert one.identifier == other.identifier
+    assert one.identifier != explore(tiny, circuit, prompts=[["b"]], vocabulary=LETTERS, values=values).identifier
 
 
 def test_tokens_cannot_break_the_page(tiny: Transformer) -> None:
     hostile = ["</script>", "<!--", '"><img src=x>']
-    html = explore(
-        tiny, prompts=[hostile], vocabulary=hostile, title="<b>&", channel_names={0: "<i>", 1: "&amp;"}
-    ).html()
-    page = BeautifulSoup(html, "html.parser")
-    assert json.loads(page.select_one("script.scx-data").string)["spelling"] == hostile
+    explorer = explore(tiny, prompts=[hostile], vocabulary=hostile, title="<b>&", channel_names={0: "<i>", 1: "&amp;"})
+    assert page_data(explorer)["spelling"] == hostile
+    page = BeautifulSoup(explorer.html(), "html.parser")
     assert page.select_one(".scx-title").get_text() == "<b>&"
     assert not page.select("img, b:not([class]), i")
     assert len(page.select("script")) == 2
@@ -279,11 +309,13 @@ def test_a_page_leaves_out_tokens_until_it_is_light_enough(talkative: tuple[Tran
     logits = [model(torch.tensor([prompt]))[0] for prompt in prompts]
     leading = {token for row in logits for token in [*row.argmax(-1).tolist(), *row[-1].topk(5).indices.tolist()]}
     few = sorted({5, 7, 1999, 30, 44} | leading)
+    fewest = sorted({5, 7, 1999, 30, 44} | {row[-1].argmax().item() for row in logits})
     sizes = []
     for limit, outputs, inputs, n_ctx in (
         (1500, range(2000), None, 64),
         (400, range(2000), few, 8),
         (150, few, few, 8),
+        (42, fewest, fewest, 4),
     ):
         explorer = explore(model, circuit, prompts, names, answers=[44, 5], max_kilobytes=limit)
         data = page_data(explorer)
@@ -296,7 +328,7 @@ def test_a_page_leaves_out_tokens_until_it_is_light_enough(talkative: tuple[Tran
             [names[token] for token in prompt] for prompt in prompts
         ]
         assert [data["spelling"][prompt["answer"]] for prompt in data["prompts"]] == ["w44", "w5"]
-        rows = torch.tensor(few if inputs else range(2000))
+        rows = torch.tensor(inputs or range(2000))
         stored = torch.tensor(unpack(data["weights"]["W_E"])[0])
         places = data["inputs"] or range(2000)
         assert torch.equal(stored[list(places)], model.W_E.detach()[rows].double())
@@ -318,6 +350,19 @@ def test_values_that_differ_between_positions_are_refused(tiny: Transformer) -> 
     values = mean_values(tiny, torch.tensor([[0, 1, 2]]), reference="r", by_position=True)
     with pytest.raises(ValueError, match="differ between prompts or positions; give mean_values"):
         explore(tiny, prompts=[["a"]], vocabulary=LETTERS, values=values)
+
+
+def test_what_only_constants_hear_is_not_sent() -> None:
+    model = Transformer(TransformerConfig(3, 4, 2, 4, 2, 2, 5, attention_sink=True), seed=1)
+    graph = weight_graph(model)
+    in_first_attention = [name for name in Circuit.full(graph).edges() if name.startswith("blocks.0.attn.hook_v")]
+    circuit = Circuit.from_names(graph, in_first_attention)
+    values = mean_values(model, torch.tensor([[0, 1, 2]]), reference="r")
+    data = page_data(explore(model, circuit, prompts=[["a"]], vocabulary=LETTERS, values=values))
+    sent = {name for name, record in data["weights"].items() if name.startswith("blocks") and unpack(record)[1]}
+    assert sent == {"blocks.0.attn.b_V", "blocks.0.attn.W_O"}
+    within = {"blocks.0.attn.hook_q", "blocks.0.attn.hook_k", "blocks.0.attn.hook_v"}
+    assert data["fixed"].keys() == within | {f"blocks.{i}.hook_{part}_out" for i in (0, 1) for part in ("attn", "mlp")}
 
 
 def test_zero_values_leave_the_model_as_it_was(tiny: Transformer) -> None:

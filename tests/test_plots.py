@@ -61,6 +61,20 @@ def test_a_picture_is_a_png_and_the_same_each_time(figure):
     assert (pixels[0, 0] == 1).all()
 
 
+def test_small_marks_keep_their_colours_in_a_stored_picture():
+    """Each of 20 shades of a colour map, in marks of a few pixels, beside a line that takes far more of them."""
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(figsize=(3, 3))
+    axes.plot([0, 1, 2], [5, 0, 5], linewidth=40, color=plots.PALETTE["orange"])
+    axes.scatter(range(20), [9] * 20, c=range(20), marker="s", s=12, lw=0, cmap=plots.SEQUENTIAL)
+    shades = 255 * matplotlib.colormaps[plots.SEQUENTIAL](range(0, 256, 13))[:, :3]
+    stored = matplotlib.image.imread(io.BytesIO(base64.b64decode(plots._png(fig))), format="png")
+    pixels = 255 * stored[..., :3].reshape(-1, 3)
+    for shade in shades:
+        assert abs(pixels - shade).max(axis=1).min() < 12
+
+
 def test_a_table_marks_measured_columns_only(capsys):
     frame = pd.DataFrame({"a": [1.0, 2.5], "b": [1.0, 2.5]}, index=pd.Index(["x", "y"], name="row"))
     sc.plots.table(frame, "Two columns", measured=["b"], digits=2)

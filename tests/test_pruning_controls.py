@@ -1,6 +1,7 @@
 """Control searches: what they change and leave, that a killed command goes on, and that wrong files are refused."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import sparse_circuits as sc
@@ -135,6 +136,8 @@ def test_a_search_says_how_it_did_on_fresh_prompts(model, config, records):
 
 def test_what_is_there_is_not_searched_again(model, config, records):
     assert list(search_controls(model, list(records), config=config)) == []
+    (longer,) = search_controls(model, list(records), ["zeros for means"], replace(config, steps=config.steps + 1))
+    assert longer["steps"] == config.steps + 1
     with pytest.raises(ValueError, match="There is no control 'magic'"):
         list(search_controls(model, [], ["magic"], config))
 
@@ -157,3 +160,8 @@ def test_the_command_writes_a_file_and_goes_on_with_it(model, tmp_path, capsys):
     path.write_text("[]")
     with pytest.raises(ValueError, match="holds no control searches"):
         read_controls(path, model)
+
+
+def test_models_that_differ_only_in_their_seed_do_not_share_a_random_twin(model, config, records):
+    (other,) = search_controls(sc.Transformer(model.cfg, seed=7).eval(), [], ["random weights"], config)
+    assert other["whole_loss"] != records[1]["whole_loss"]

@@ -1,5 +1,6 @@
 """The rules for the built site: each catches an error planted in a small site, and the book itself keeps them all."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from book_tools.site_rules import (
     images_without_alt,
     shown_errors,
 )
+from book_tools.sphinx_site import lighten_code
 
 CLEAN = """<html><body><article><h1 id="top">Title</h1><h2>Part</h2><p><a href="#top">up</a>
 <a href="two.html#there">two</a> <a href="https://example.org/">out</a> <img src="a%20b.svg" alt="two wires"></p>
@@ -78,6 +80,17 @@ def test_the_book_keeps_every_rule() -> None:
 
 
 @pytest.mark.slow
+def test_the_marks_that_code_loses_have_no_colour_of_their_own() -> None:
+    context = {"body": '<pre><span class="k">if</span><span class="w"> </span><span class="n">a</span></pre>'}
+    lighten_code(None, "page", "template", context, None)
+    assert context["body"] == '<pre><span class="k">if</span> a</pre>'
+    style = (SITE / "_static" / "pygments.css").read_text(encoding="utf-8")
+    for theme in ("light", "dark"):
+        prefix = rf'html\[data-theme="{theme}"\] \.highlight '
+        (own,) = re.findall(prefix + r"{[^}]*[^-]color: (#\w+)", style)
+        assert re.findall(prefix + r"\.[npw] {[^}]*color: (#\w+)", style) == [own] * 3
+
+
 def test_the_strict_build_refuses_what_leads_nowhere(tmp_path: Path) -> None:
     """Every kind of broken reference in one book, each reported once, and nothing else reported."""
     settings = "title: Small\nsphinx:\n  extra_extensions: [sphinxcontrib.bibtex]\nbibtex_bibfiles: [references.bib]\n"

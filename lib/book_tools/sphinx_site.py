@@ -19,6 +19,8 @@ from book_tools.address import colab_address
 from book_tools.project import Book, Notebook
 from book_tools.student import StudentBook
 
+# Names, punctuation and white space have the colour of all code, in the light and in the dark.
+SPAN_WITHOUT_COLOUR = re.compile(r'<span class="[npw]">([^<]*)</span>')
 DESIGN = re.compile(r"\b(sphinx-design\.min\.css|design-tabs\.js)")
 
 
@@ -48,6 +50,11 @@ def mend_roles(app, page: str, template: str, context: dict, doctree) -> None:
     """Take off the roles that docutils gives a bibliography: deprecated ones, in a list that is none."""
     body = context.get("body", "").replace('<div role="list" class="citation-list">', '<div class="citation-list">')
     context["body"] = body.replace(' role="doc-biblioentry"', "")
+
+
+def lighten_code(app, page: str, template: str, context: dict, doctree) -> None:
+    """Take off the marks of Pygments that change no colour: about a third of a chapter."""
+    context["body"] = SPAN_WITHOUT_COLOUR.sub(r"\1", context.get("body", ""))
 
 
 def drop_unused_design(app, page: str, template: str, context: dict, doctree) -> None:
@@ -81,6 +88,7 @@ def setup(app) -> dict:
     """Register the extension with Sphinx."""
     app.connect("config-inited", set_link_schemes)
     app.connect("html-page-context", mend_roles)
+    app.connect("html-page-context", lighten_code)
     app.connect("html-page-context", drop_unused_design)
     app.add_directive("chapters", Chapters)
     # The page gets the TeX between the delimiters of MathJax, but not MathJax: `mathematics.js` sets it.

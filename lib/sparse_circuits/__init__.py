@@ -12,6 +12,7 @@ _EXPORTS = {
     "ClaimError": "claims",
     "Ledger": "claims",
     "claim": "claims",
+    "claim_rows": "claims",
     "Wrong": "grading",
     "grade": "grading",
     "grader": "grading",

@@ -12,7 +12,7 @@ import math
 import numbers
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -190,8 +190,43 @@ def claim(
     With the environment variable `SPARSE_CIRCUITS_RECORD` set to 1 the entry is written and not checked.
     An exact float may differ from the ledger by one part in 10⁹.
     """
-    measured = _plain_number(name, value)
-    made = Claim(name, measured, *_band(measured, tolerance), how, unit, control)
+    made, entry = _measured(name, value, tolerance, how, unit, control)
+    _show([(entry, made.value)])
+    return made.value
+
+
+def claim_rows(prefix: str, how: str, rows: Iterable[tuple], unit: str = "") -> None:
+    """Check claims that are measured in one way against the ledger, and show them together.
+
+    Parameters
+    ----------
+    prefix : str
+        Begins each id; a dot follows.
+    how : str
+        As in `claim`, with `{}` where the rows differ.
+    rows : iterable of tuple
+        For each claim the rest of its id, its value, its tolerance, what stands in the place of `{}`, and, for a result
+        with a control, the rest of the control's id.
+    unit : str
+        Shown after the numbers.
+
+    Raises
+    ------
+    ClaimError, TypeError, ValueError
+        As in `claim`, at the first claim that fails.
+    """
+    shown = []
+    for name, value, tolerance, what, *control in rows:
+        controls = "".join(f"{prefix}.{other}" for other in control)
+        made, entry = _measured(f"{prefix}.{name}", value, tolerance, how.format(what), unit, controls)
+        shown.append((entry, made.value))
+    _show(shown)
+
+
+def _measured(name: str, value, tolerance: float, how: str, unit: str, control: str) -> tuple[Claim, Claim]:
+    """Record or check one claim; return it as made, and its entry in the ledger."""
+    number = _plain_number(name, value)
+    made = Claim(name, number, *_band(number, tolerance), how, unit, control)
     _check_arguments(made, tolerance)
     ledger = Ledger()
     if os.environ.get(RECORD_VARIABLE) == "1":
@@ -199,8 +234,7 @@ def claim(
         ledger.save()
     else:
         _check(ledger[name], made, tolerance)
-    _show(ledger[name], measured)
-    return measured
+    return made, ledger[name]
 
 
 def _plain_number(name: str, value) -> int | float:
@@ -254,7 +288,10 @@ def _check(entry: Claim, made: Claim, tolerance: float) -> None:
         )
 
 
-def _show(entry: Claim, measured: float) -> None:
-    line = entry.line(measured)
-    marked = html.escape(line).replace(entry.id, f"<code>{entry.id}</code>", 1)
-    emit(line, f'<div id="{anchor(entry.id)}" class="sc-claim">✓ {marked}</div>')
+def _show(measured: Iterable[tuple[Claim, float]]) -> None:
+    lines, marked = [], []
+    for entry, value in measured:
+        lines.append(entry.line(value))
+        named = html.escape(lines[-1]).replace(entry.id, f"<code>{entry.id}</code>", 1)
+        marked.append(f'<div id="{anchor(entry.id)}" class="sc-claim">✓ {named}</div>')
+    emit("\n".join(lines), "\n".join(marked))

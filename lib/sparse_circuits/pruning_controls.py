@@ -37,7 +37,6 @@ TASK = "single_double_quote"
 # After which closing quote the nonsense task wants which word.
 NONSENSE = {'"': "import", "'": "return"}
 HALVES = 10
-TWIN_SEED = 0
 
 
 def relabelled(prompts: TwoWayPrompts, answers: Mapping[int, int]) -> TwoWayPrompts:
@@ -154,7 +153,8 @@ def _controls() -> dict[str, Callable[[Transformer], tuple]]:
         return task_prompts(TASK, n, seed)
 
     def with_twin(model: Transformer) -> tuple:
-        twin = random_twin(model, TWIN_SEED)
+        # Of the weights, so that models which differ in nothing but their seed do not share a twin.
+        twin = random_twin(model, int(weights_digest(model)[:8], 16))
         return twin, quotes, reference_values(twin)
 
     return {
@@ -186,10 +186,10 @@ def search_controls(
     Yields
     ------
     dict
-        `control`, `target_loss`, `calibrated`, `nodes` and `edges` (counts), `kept` (coordinates by location),
-        `selection_loss`, `fresh_loss` (prompts that no search has seen), `whole_loss` (the same prompts, nothing
-        ablated), `half_losses` (the same prompts, random halves of the rest ablated), all losses in nats per prompt,
-        and `cpu_seconds`. With calibration all but `whole_loss` are after scale and offset.
+        `control`, `target_loss`, `calibrated`, `steps` (of the learning), `nodes` and `edges` (counts), `kept`
+        (coordinates by location), `selection_loss`, `fresh_loss` (prompts that no search has seen), `whole_loss` (the
+        same prompts, nothing ablated), `half_losses` (the same prompts, random halves of the rest ablated), all losses
+        in nats per prompt, and `cpu_seconds`. With calibration all but `whole_loss` are after scale and offset.
 
     Raises
     ------
@@ -201,17 +201,20 @@ def search_controls(
     for control in controls:
         if control not in known:
             raise ValueError(f"There is no control {control!r}; choose from {list(known)}.")
-        if any((record["control"], record["calibrated"]) == (control, config.calibrate) for record in records):
+        search = {
+            "control": control,
+            "target_loss": config.target_loss,
+            "calibrated": config.calibrate,
+            "steps": config.steps,
+        }
+        if any(search.items() <= record.items() for record in records):
             continue
         started = time.process_time()
         searched, draw, values = known[control](model)
         learning, selection, fresh = (draw(n, seed) for n, seed in (LEARNING, SELECTION, FRESH))
         found = search_regardless(searched, learning, selection, values, config)
         alone = (searched, found.circuit, fresh, values, found.calibration)
-        record = {
-            "control": control,
-            "target_loss": config.target_loss,
-            "calibrated": config.calibrate,
+        record = search | {
             "nodes": found.circuit.count_nodes(),
             "edges": found.circuit.count_edges(),
             "kept": node_lists(found.circuit),

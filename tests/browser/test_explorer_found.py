@@ -154,6 +154,18 @@ def test_a_circuit_alone_equals_ablation(open_explorer, name: str, kind: str) ->
     assert_page_runs_and_cuts(page, model, circuit, values, tokens)
 
 
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("part", ["blocks.0.attn", "blocks.1.mlp"])
+def test_a_circuit_in_one_block_equals_ablation(open_explorer, name: str, part: str) -> None:
+    model = sparse_model(TransformerConfig(**{**SMALL, **OPTIONS[name]}), 0.3, 0.5, seed=2)
+    everything = Circuit.full(weight_graph(model))
+    circuit = Circuit.from_names(everything.graph, [edge for edge in everything.edges() if edge.startswith(part)])
+    tokens = random_tokens(model, 3, 8)
+    values = mean_values(model, torch.tensor(tokens), reference="random tokens")
+    page = open_explorer(explore(model, circuit, prompts=tokens, vocabulary=names(9), values=values))
+    assert_page_runs_and_cuts(page, model, circuit, values, tokens)
+
+
 @pytest.fixture
 def found_page(open_explorer, big: Transformer, found: Circuit) -> Page:
     values = zero_values()

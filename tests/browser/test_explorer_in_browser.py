@@ -257,6 +257,21 @@ def test_without_scripts_the_circuit_is_still_there(open_explorer, quotes: Plant
     expect(page.get_by_role("button")).to_have_count(0)
 
 
+def test_a_browser_that_cannot_inflate_says_so_and_shows_the_drawing(open_explorer, quotes: PlantedCircuit) -> None:
+    explorer = planted_explorer(quotes, quotes.circuit)
+    old = "<script>delete globalThis.DecompressionStream</script>"
+    page = open_explorer(explorer, html=f"<!doctype html><body>{old}{explorer.html()}</body>")
+    expect(page.get_by_text("This browser is too old to run the circuit")).to_be_visible()
+    expect(page.locator("svg.scx-svg")).to_be_visible()
+    expect(page.get_by_role("button")).to_have_count(0)
+
+
+def test_an_explorer_adds_no_name_to_the_page(open_explorer, quotes: PlantedCircuit) -> None:
+    names = "Object.getOwnPropertyNames(window).sort()"
+    without = open_explorer(planted_explorer(quotes), html="<!doctype html><body></body>").evaluate(names)
+    assert open_explorer(planted_explorer(quotes)).evaluate(names) == without
+
+
 @pytest.mark.parametrize("theme", ["data-theme", "theme"])
 def test_the_theme_of_the_page_wins_over_the_system(quote_page: Page, theme: str) -> None:
     for system, chosen, dark in (

@@ -1,7 +1,8 @@
 """The circuit alone: a model whose nodes outside a circuit stand at given values, as weights that a page can hold.
 
-What a constant node adds to others is a constant, so it joins their bias, and its weights need not be sent. The result
-runs as the model does inside `sc.ablated(model, sc.nodes_outside(circuit), values=values)`.
+What a constant node adds to others is a constant, so it joins their bias, and its weights need not be sent. Where a
+whole location is constant, nothing that enters it is needed. The result runs as the model does inside
+`sc.ablated(model, sc.nodes_outside(circuit), values=values)`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from sparse_circuits.explorer.payload import read_weights
 from sparse_circuits.graph import as_matrix, as_weight
 from sparse_circuits.model import Transformer
 
+WRITES = {"attn": "hook_attn_out", "mlp": "hook_mlp_out"}
 BIAS = {"W_Q": "b_Q", "W_K": "b_K", "W_V": "b_V", "W_O": "b_O", "W_in": "b_in", "W_out": "b_out"}
 Fixed = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -48,6 +50,10 @@ def circuit_alone(model: Transformer, circuit: Circuit, values: AblationValues) 
     constant = {place: _constants(model, place, n, values) for place, n in graph.sizes.items()}
     for name, (source, target) in graph.ends.items():
         prefix, _, kind = name.rpartition(".")
+        if outside[target].all():
+            weights[name][:] = 0
+            weights[f"{prefix}.{BIAS[kind]}"][:] = 0
+            continue
         matrix = as_matrix(name, torch.from_numpy(weights[name])).numpy().copy()
         bias = weights[f"{prefix}.{BIAS[kind]}"].reshape(-1)
         # With a sink a head's shares do not add up to one, so what it mixes from constant values is not constant.
@@ -59,8 +65,19 @@ def circuit_alone(model: Transformer, circuit: Circuit, values: AblationValues) 
             matrix[:, outside[target]] = 0
             bias[outside[target]] = 0
         weights[name] = as_weight(name, torch.from_numpy(matrix), model.cfg.n_heads).numpy()
-    targets = dict.fromkeys(target for _, target in graph.ends.values())
-    return weights, {place: (np.flatnonzero(outside[place]), constant[place]) for place in targets}
+    written = {target: _written_by(name.rpartition(".")[0]) for name, (_, target) in graph.ends.items()}
+    fixed = {
+        place: (np.flatnonzero(outside[place]), constant[place])
+        for place, write in written.items()
+        if place == write or not (outside[place].all() and outside[write].all())
+    }
+    return weights, fixed
+
+
+def _written_by(prefix: str) -> str:
+    """Return where the attention or MLP of a name such as `blocks.0.attn` writes to the residual stream."""
+    block, _, part = prefix.rpartition(".")
+    return f"{block}.{WRITES[part]}"
 
 
 def _within_layer(place: str) -> str:

@@ -10,7 +10,7 @@ from sparse_circuits.circuit import Circuit
 from sparse_circuits.explorer.alone import circuit_alone
 from sparse_circuits.explorer.contents import Contents
 from sparse_circuits.explorer.offers import offers
-from sparse_circuits.explorer.page import Explorer, write_body
+from sparse_circuits.explorer.page import Explorer, write
 from sparse_circuits.explorer.payload import read_weights
 from sparse_circuits.explorer.questions import default_prompts, read_prompts, read_vocabulary, visible
 from sparse_circuits.explorer.wiring import find_edges, find_nodes, find_traffic, whole_circuit
@@ -68,7 +68,8 @@ def explore(
     max_kilobytes : int
         The most that the page may weigh, in units of 1000 bytes. Where it would weigh more, it holds the embedding of
         fewer tokens: those of the prompts, the answers and what leads at each position; if that is not enough, it
-        leaves the other tokens out of the logits too, and says so.
+        leaves the other tokens out of the logits too, and says so; in the end it keeps the tokens of the prompts, the
+        answers and the leading next tokens alone.
 
     Returns
     -------
@@ -112,7 +113,7 @@ def explore(
         n_vocabulary=len(vocabulary),
     )
     for offer in offers(model, circuit, values, questions):
-        explorer = Explorer(title, len(contents.edges), len(contents.nodes), write_body(contents.offering(offer)))
+        explorer = write(contents.offering(offer))
         size = len(explorer.html().encode())
         if size <= 1000 * max_kilobytes:
             return explorer

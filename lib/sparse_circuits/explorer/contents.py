@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sparse_circuits.explorer.alone import Fixed
+from sparse_circuits.explorer.alone import BIAS, Fixed
 from sparse_circuits.explorer.payload import Offer, pack
 from sparse_circuits.explorer.questions import Prompt, visible
 from sparse_circuits.explorer.wiring import Edge, Node, Traffic
@@ -89,7 +89,7 @@ class Contents:
         return sizes
 
     def to_json(self, heads: list[tuple[int, int]]) -> str:
-        """Return what the script needs, in JSON that no HTML parser takes for a tag; heads as (layer, head)."""
+        """Return what the script needs, as JSON in one line; heads as (layer, head)."""
         number = {node: i for i, node in enumerate(self.nodes)}
         matrices = list(dict.fromkeys(edge.parameter for edge in self.edges))
         data = {
@@ -112,9 +112,20 @@ class Contents:
             ],
             "channels": {channel: [traffic.writing, traffic.reading] for channel, traffic in self.channels.items()},
         }
-        return as_json(data).replace("<", "\\u003c")
+        return as_json(data)
 
 
 def as_json(data: object) -> str:
     """Return compact JSON."""
     return json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+
+
+def without_measured(data: str) -> str:
+    """Return what `Contents.to_json` gave without the values of ablated nodes, alone and within biases."""
+    content = json.loads(data)
+    if content["fixed"]:
+        content["fixed"] = list(content["fixed"])
+        content["weights"] = {
+            name: weight for name, weight in content["weights"].items() if name.rpartition(".")[2] not in BIAS.values()
+        }
+    return as_json(content)

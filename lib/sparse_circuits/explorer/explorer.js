@@ -5,7 +5,7 @@ const LEADING = 4;
 class Explorer {
   constructor(host) {
     this.host = host;
-    Object.assign(this, JSON.parse(host.querySelector(".scx-data").textContent));
+    Object.assign(this, host.circuit);
     this.weights = unpackWeights(this.weights);
     this.fixed = Object.fromEntries(Object.entries(this.fixed).map(([hook, record]) => [hook, unpack(record)]));
     this.inputs ??= [...this.vocabulary.keys()];

@@ -7,6 +7,8 @@ from contextlib import nullcontext
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from sparse_circuits.ablation import ablated
 from sparse_circuits.ablation_masks import nodes_outside
@@ -23,18 +25,23 @@ SPARE_POSITIONS = 4
 def offers(
     model: Transformer, circuit: Circuit, values: AblationValues | None, prompts: list[Prompt]
 ) -> Iterator[Offer]:
-    """Yield what a page may hold, the most first: all tokens; fewer in prompts; those few as next tokens too.
+    """Yield what a page may hold, the most first: all tokens; few in prompts; few as next tokens too; the fewest.
 
     The few are the tokens of the prompts, the answers and what leads: five next tokens at the end of each prompt, one
-    at every other position.
+    at every other position. The fewest are the tokens of the prompts, the answers and the leading one at each end, and
+    no position beyond the longest prompt.
     """
     cfg = model.cfg
     everything = np.arange(cfg.d_vocab)
     yield Offer(everything, everything, cfg.n_ctx)
-    few = np.unique([*_named(prompts), *_leading(model, circuit, values, prompts)])
-    length = min(cfg.n_ctx, max(len(prompt.tokens) for prompt in prompts) + SPARE_POSITIONS)
+    named, logits = list(_named(prompts)), _logits(model, circuit, values, prompts)
+    longest = max(len(prompt.tokens) for prompt in prompts)
+    few = np.unique([*named, *_leading(logits)])
+    length = min(cfg.n_ctx, longest + SPARE_POSITIONS)
     yield Offer(everything, few, length)
     yield Offer(few, few, length)
+    fewest = np.unique([*named, *(rows[-1].argmax().item() for rows in logits)])
+    yield Offer(fewest, fewest, longest)
 
 
 def _named(prompts: list[Prompt]) -> Iterator[int]:
@@ -45,12 +52,14 @@ def _named(prompts: list[Prompt]) -> Iterator[int]:
 
 
 @torch.no_grad()
-def _leading(
+def _logits(
     model: Transformer, circuit: Circuit, values: AblationValues | None, prompts: list[Prompt]
-) -> Iterator[int]:
-    outside = ablated(model, nodes_outside(circuit), values=values) if values else nullcontext()
-    with outside:
-        for prompt in prompts:
-            logits = model(torch.tensor([prompt.tokens], device=model.W_E.device))[0]
-            yield from logits.argmax(-1).tolist()
-            yield from logits[-1].topk(min(LEADING, model.cfg.d_vocab)).indices.tolist()
+) -> list[Float[Tensor, "pos d_vocab"]]:
+    with ablated(model, nodes_outside(circuit), values=values) if values else nullcontext():
+        return [model(torch.tensor([prompt.tokens], device=model.W_E.device))[0] for prompt in prompts]
+
+
+def _leading(logits: list[Float[Tensor, "pos d_vocab"]]) -> Iterator[int]:
+    for rows in logits:
+        yield from rows.argmax(-1).tolist()
+        yield from rows[-1].topk(min(LEADING, rows.shape[-1])).indices.tolist()
