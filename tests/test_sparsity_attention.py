@@ -133,11 +133,11 @@ def test_without_gates_every_causal_pair_is_open():
 
 
 def test_the_expected_density_is_differentiable():
-    model = gated(random_model(0), bias=0.3)
+    model = gated(random_model(0), bias=0.3).eval()
     with kept_scores(model) as scores:
         model(TOKENS)
     density = expected_density(model, scores)
-    assert float(density.mean()) == pytest.approx(open_edges(model, TOKENS).expected_of_causal_pairs)
+    assert density.mean().item() == pytest.approx(open_edges(model, TOKENS).expected_of_causal_pairs)
     (gradient,) = torch.autograd.grad(density[0], scores[0])
     g = (scores[0] + 0.3).sigmoid().detach()
     torch.testing.assert_close(gradient, g * (1 - g) / (3 * 2 * 21))

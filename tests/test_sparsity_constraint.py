@@ -15,7 +15,7 @@ def solve(controller, loss_of, start, steps=4000, rate=0.01):
         (gradient,) = torch.autograd.grad(controller.objective(x**2, loss), x)
         with torch.no_grad():
             x -= rate * gradient
-        controller.update(float(loss))
+        controller.update(loss.item())
     return float(x)
 
 

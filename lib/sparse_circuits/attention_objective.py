@@ -59,11 +59,11 @@ class AttentionSparsity:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "log_bounds", tuple(self.log_bounds))
-        self.controller()
         if not 0 <= self.distillation < math.inf:
             raise ValueError(f"distillation is {self.distillation!r}; give a weight of 0 or more.")
         if self.multiplier is not None and not 0 < self.multiplier < math.inf:
             raise ValueError(f"multiplier is {self.multiplier!r}; give a weight above 0, or None to control it.")
+        self.controller()
 
     def controller(self) -> ConstraintController:
         """Return a new controller with these settings."""
