@@ -105,7 +105,7 @@ def test_closing_all_edges_costs_what_the_check_says(dense):
 
 
 def test_distillation_adds_the_divergence_from_the_dense_model(dense, settings):
-    model = gated(dense, settings.bias).train()
+    model = gated(dense, -2.0).train()
     tokens, config = first_token_again(3), replace(settings, distillation=0.5)
     plain, distilled = SparseAttention(model, settings), SparseAttention(model, config, dense)
     without, _ = plain(model, tokens, 7)
