@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import pytest
 import torch
-from sparse_circuits.tasks.recall import CHANCES, START, KeyValueRecall
+from sparse_circuits.tasks.chain import CHANCES, START
+from sparse_circuits.tasks.recall import KeyValueRecall
 
 TASK = KeyValueRecall(n_keys=5, n_values=4, n_filler=6, share=0.4)
 
@@ -26,7 +27,7 @@ def spelled_chances(row: list[int]) -> tuple[list[float], list[bool]]:
         elif now.startswith("k"):
             chances.append(math.log(0.4 / 5))
         elif was.startswith("w"):
-            successors = TASK.successors[int(was[1:])].tolist()
+            successors = TASK.chain.successors[int(was[1:])].tolist()
             chances.append(math.log(0.6 * CHANCES[successors.index(int(now[1:]))]))
         else:
             chances.append(math.log(0.6 / 6))
@@ -36,11 +37,11 @@ def spelled_chances(row: list[int]) -> tuple[list[float], list[bool]]:
 def test_each_token_has_the_chance_that_the_rules_give_it():
     drawn = TASK.draw(20, 40, seed=3)
     assert (drawn.tokens[:, 0] == START).all()
-    for row, log_chances, recalled in zip(drawn.tokens, drawn.log_chances, drawn.recalled, strict=True):
+    for row, log_chances, recalled in zip(drawn.tokens, drawn.log_chances, drawn.answers["recall"], strict=True):
         expected, repeats = spelled_chances(row.tolist())
         torch.testing.assert_close(log_chances, torch.tensor(expected))
         assert recalled.tolist() == [False, *repeats]
-    assert drawn.recalled.any()
+    assert drawn.answers["recall"].any()
     assert drawn.floor == pytest.approx(-drawn.log_chances.sum().item() / (20 * 39), rel=1e-5)
 
 
@@ -52,7 +53,7 @@ def test_words_come_as_often_as_their_chances_say():
     is_key = (token[after_value] > START) & (token[after_value] <= TASK.n_keys)
     assert is_key.float().mean().item() == pytest.approx(0.4, abs=0.03)
     after_filler = (last >= first_filler) & (token >= first_filler)
-    likeliest = TASK.successors[last[after_filler] - first_filler, 0] == token[after_filler] - first_filler
+    likeliest = TASK.chain.successors[last[after_filler] - first_filler, 0] == token[after_filler] - first_filler
     assert likeliest.float().mean().item() == pytest.approx(CHANCES[0], abs=0.03)
 
 
@@ -83,7 +84,7 @@ def test_questions_ask_for_one_of_two_pairs_in_the_same_text():
     ("ask", "message"),
     [
         (lambda: KeyValueRecall(n_keys=1), r"n_keys is 1; give at least 2"),
-        (lambda: KeyValueRecall(n_filler=3), r"n_filler is 3; give at least 4"),
+        (lambda: KeyValueRecall(n_filler=3), r"There are 3 filler words; give at least 4"),
         (lambda: KeyValueRecall(share=1.0), r"share is 1\.0; give a chance between"),
         (lambda: TASK.draw(0, 5, 0), r"0 sequences of 5 tokens were asked for; give"),
         (lambda: TASK.draw(1, 1, 0), r"1 sequences of 1 tokens were asked for; give"),

@@ -11,40 +11,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from ..prompt_pairs import PromptPairs
 from ..two_way import TwoWayPrompts
-
-START = 0
-# What may follow a filler word, and with which chance; the words themselves are drawn once, from `CHAIN_SEED`.
-CHANCES = (1 / 2, 1 / 4, 1 / 8, 1 / 8)
-CHAIN_SEED = 0
-
-
-@dataclass(frozen=True, eq=False)
-class RecallSequences:
-    """Sequences and what is known about them.
-
-    Parameters
-    ----------
-    tokens : int tensor, shape (n, length)
-        Token ids; the first is `START`.
-    log_chances : float32 tensor, shape (n, length - 1)
-        Natural logarithm of the chance of token i + 1 given all before it: what the best possible model would assign.
-    recalled : bool tensor, shape (n, length)
-        The tokens that are values of keys which the sequence has stated before.
-    """
-
-    tokens: Int[Tensor, "n length"]
-    log_chances: Float[Tensor, "n length_less_one"]
-    recalled: Bool[Tensor, "n length"]
-
-    @property
-    def floor(self) -> float:
-        """The least possible loss on these sequences, in nats per token."""
-        return -self.log_chances.mean().item()
+from .chain import CHANCES, START, FillerChain, KnownSequences
 
 
 @dataclass(frozen=True)
@@ -61,7 +31,7 @@ class KeyValueRecall:
     Raises
     ------
     ValueError
-        If there are fewer than 2 keys or values or fewer filler words than successors, or the share is not within
+        If there are fewer than 2 keys or values, or fewer filler words than successors, or if the share is not within
         (0, 1).
     """
 
@@ -71,11 +41,12 @@ class KeyValueRecall:
     share: float = 0.3
 
     def __post_init__(self) -> None:
-        for name, least in (("n_keys", 2), ("n_values", 2), ("n_filler", len(CHANCES))):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; give at least {least}.")
+        for name in ("n_keys", "n_values"):
+            if getattr(self, name) < 2:
+                raise ValueError(f"{name} is {getattr(self, name)}; give at least 2.")
         if not 0 < self.share < 1:
             raise ValueError(f"share is {self.share}; give a chance between 0 and 1.")
+        _ = self.chain
 
     @property
     def d_vocab(self) -> int:
@@ -89,13 +60,11 @@ class KeyValueRecall:
         return ["<start>", *(f"{kind}{i}" for kind, n in kinds for i in range(n))]
 
     @cached_property
-    def successors(self) -> Int[Tensor, "filler successor"]:
-        """Which filler words may follow each, as numbers from 0, most likely first."""
-        generator = torch.Generator().manual_seed(CHAIN_SEED)
-        orders = [torch.randperm(self.n_filler, generator=generator) for _ in range(self.n_filler)]
-        return torch.stack(orders)[:, : len(CHANCES)]
+    def chain(self) -> FillerChain:
+        """The filler words."""
+        return FillerChain(self.n_filler)
 
-    def draw(self, n: int, length: int, seed: int) -> RecallSequences:
+    def draw(self, n: int, length: int, seed: int) -> KnownSequences:
         """Draw sequences.
 
         Parameters
@@ -116,8 +85,7 @@ class KeyValueRecall:
         uniform = torch.rand(2, length, n, generator=generator)
         keys = torch.randint(self.n_keys, (length, n), generator=generator)
         values = torch.randint(self.n_values, (length, n), generator=generator)
-        steps = torch.multinomial(torch.tensor(CHANCES), length * n, replacement=True, generator=generator)
-        walks, steps = (uniform[1] * self.n_filler).long(), steps.view(length, n)
+        steps, words = self.chain.steps(length * n, generator).view(length, n), (uniform[1] * self.n_filler).long()
         chances = torch.tensor(CHANCES)
         first_value = 1 + self.n_keys
         first_filler = first_value + self.n_values
@@ -136,8 +104,8 @@ class KeyValueRecall:
             stated[rows[after_key], key[after_key]] = value[after_key]
 
             after_filler = last >= first_filler
-            followed = self.successors[(last - first_filler).clamp(min=0), steps[i]]
-            filler = torch.where(after_filler, followed, walks[i])
+            followed = self.chain.successors[(last - first_filler).clamp(min=0), steps[i]]
+            filler = torch.where(after_filler, followed, words[i])
             is_key = uniform[0, i] < self.share
             tokens[:, i] = torch.where(
                 after_key, first_value + value, torch.where(is_key, 1 + keys[i], first_filler + filler)
@@ -146,7 +114,7 @@ class KeyValueRecall:
             chance = torch.where(is_key, torch.tensor(self.share / self.n_keys), (1 - self.share) * of_filler)
             of_value = torch.where(known >= 0, 1.0, 1 / self.n_values)
             log_chances[:, i] = torch.where(after_key, of_value, chance).log()
-        return RecallSequences(tokens, log_chances[:, 1:], recalled)
+        return KnownSequences(tokens, log_chances[:, 1:], {"recall": recalled})
 
     def questions(self, n: int, seed: int, stated: int = 6) -> PromptPairs:
         """Return prompts that state some pairs and ask for one of them, with the same kind of token at each position.
@@ -180,11 +148,9 @@ class KeyValueRecall:
         asked, other = 1, stated - 2
         apart = torch.randint(1, self.n_values, (n,), generator=generator)
         values[:, other] = (values[:, asked] + apart) % self.n_values
-        words = torch.randint(self.n_filler, (n, stated), generator=generator)
-        steps = torch.multinomial(torch.tensor(CHANCES), n * stated, replacement=True, generator=generator)
-        following = self.successors[words, steps.view(n, stated)]
+        words = self.chain.walks(n * stated, 2, generator).view(n, stated, 2)
         first_value, first_filler = 1 + self.n_keys, 1 + self.n_keys + self.n_values
-        blocks = torch.stack([1 + keys, first_value + values, first_filler + words, first_filler + following], dim=2)
+        blocks = torch.cat([torch.stack([1 + keys, first_value + values], dim=2), first_filler + words], dim=2)
         context = torch.cat([torch.full((n, 1), START), blocks.flatten(1)], dim=1)
         context = context.repeat_interleave(2, dim=0)
         both = [asked, other]
