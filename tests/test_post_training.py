@@ -49,7 +49,7 @@ def test_edges_close_within_the_limit_and_the_best_state_is_returned(dense, sett
     within = [row for row in run.log if row["held_out_loss"] <= settings.limit]
     assert run.best["open_density"] == min(row["open_density"] for row in within) < 0.8
     assert held_out_loss(run.model, HELD_OUT) == pytest.approx(run.best["held_out_loss"])
-    assert open_edges(run.model, HELD_OUT[:, :-1]).of_causal_pairs == pytest.approx(run.best["open_density"])
+    assert open_edges(run.model, HELD_OUT[:, :-1]).of_allowed_pairs == pytest.approx(run.best["open_density"])
     stored = load_model(tmp_path / "best")
     assert all(torch.equal(a, b) for a, b in zip(stored.parameters(), run.model.parameters(), strict=True))
 

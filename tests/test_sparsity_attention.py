@@ -120,16 +120,16 @@ def test_open_edges_are_counted_one_by_one():
             probability = sum(float(torch.tensor(x).double().sigmoid()) for x in logits) / 3
             assert float(edges.expected[layer, head]) == pytest.approx(probability)
     open_per_prompt = float(edges.counts.sum())
-    assert edges.of_causal_pairs == pytest.approx(open_per_prompt / (2 * 2 * 21))
+    assert edges.of_allowed_pairs == pytest.approx(open_per_prompt / (2 * 2 * 21))
     assert edges.of_all_pairs == pytest.approx(open_per_prompt / (2 * 2 * 36))
     assert edges.per_token == pytest.approx(open_per_prompt / 6)
-    assert edges.expected_of_causal_pairs == pytest.approx(float(edges.expected.sum()) / (2 * 2 * 21))
+    assert edges.expected_of_allowed_pairs == pytest.approx(float(edges.expected.sum()) / (2 * 2 * 21))
     assert model.training is False
 
 
 def test_without_gates_every_causal_pair_is_open():
     edges = open_edges(random_model(1), TOKENS)
-    assert edges.of_causal_pairs == edges.expected_of_causal_pairs == 1
+    assert edges.of_allowed_pairs == edges.expected_of_allowed_pairs == 1
 
 
 def test_the_expected_density_is_differentiable():
@@ -137,7 +137,7 @@ def test_the_expected_density_is_differentiable():
     with kept_scores(model) as scores:
         model(TOKENS)
     density = expected_density(model, scores)
-    assert density.mean().item() == pytest.approx(open_edges(model, TOKENS).expected_of_causal_pairs)
+    assert density.mean().item() == pytest.approx(open_edges(model, TOKENS).expected_of_allowed_pairs)
     (gradient,) = torch.autograd.grad(density[0], scores[0])
     g = (scores[0] + 0.3).sigmoid().detach()
     torch.testing.assert_close(gradient, g * (1 - g) / (3 * 2 * 21))

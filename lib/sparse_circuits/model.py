@@ -19,6 +19,7 @@ from .sparsity.activations import ACTIVATION_LOCATIONS, add_activation_sparsity,
 from .sparsity.attention import AttentionGate, check_gate_bias
 
 ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu}
+DIRECTIONS = ("causal", "bidirectional")
 
 PRESETS = {
     "minute": {"n_layers": 2, "d_model": 64, "n_heads": 4, "d_head": 16, "d_mlp": 256, "n_ctx": 64},
@@ -53,11 +54,14 @@ class TransformerConfig:
         Hook names within a layer, among the node locations of the weight graph; see `sparsity.activations`.
     attention_gate_bias : float, optional
         Give every attention edge a gate with this bias; see `sparsity.attention`. Without gates if not given.
+    attention_dir : {"causal", "bidirectional"}
+        Whether a position reads itself and those before it, or all positions.
 
     Raises
     ------
     ValueError
-        If a size is not a positive integer, or `act_fn`, the activation density, a location or the bias is not allowed.
+        If a size is not a positive integer, or `act_fn`, the activation density, a location, the bias or
+        `attention_dir` is not allowed.
     """
 
     d_vocab: int
@@ -75,6 +79,7 @@ class TransformerConfig:
     activation_density: float = 1.0
     activation_locations: tuple[str, ...] = ACTIVATION_LOCATIONS
     attention_gate_bias: float | None = None
+    attention_dir: str = "causal"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "activation_locations", tuple(self.activation_locations))
@@ -86,6 +91,8 @@ class TransformerConfig:
             raise ValueError(f"act_fn is {self.act_fn!r}; choose one of {sorted(ACTIVATIONS)}.")
         check_activations(self.activation_density, self.activation_locations)
         check_gate_bias(self.attention_gate_bias)
+        if self.attention_dir not in DIRECTIONS:
+            raise ValueError(f"attention_dir is {self.attention_dir!r}; choose one of {list(DIRECTIONS)}.")
 
     @classmethod
     def preset(cls, name: str, d_vocab: int, **changes) -> TransformerConfig:
@@ -101,9 +108,10 @@ class TransformerConfig:
         return replace(cls(d_vocab=d_vocab, **PRESETS[name]), **changes)
 
     def to_dict(self) -> dict:
-        """Return the fields as plain JSON values; the gates' bias only where there are gates, as in older files."""
+        """Return the fields as plain JSON values; those of attention only where they are not the default."""
         fields = asdict(self) | {"activation_locations": list(self.activation_locations)}
-        return {name: value for name, value in fields.items() if name != "attention_gate_bias" or value is not None}
+        default = {"attention_gate_bias": None, "attention_dir": "causal"}
+        return {name: value for name, value in fields.items() if name not in default or value != default[name]}
 
 
 class RMSNorm(nn.Module):
@@ -121,7 +129,7 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal multi-head attention; weights are per head, as TransformerLens names and shapes them."""
+    """Multi-head attention; weights are per head, as TransformerLens names and shapes them."""
 
     def __init__(self, cfg: TransformerConfig) -> None:
         super().__init__()
@@ -133,7 +141,8 @@ class Attention(nn.Module):
         self.b_O = nn.Parameter(torch.zeros(d_model))
         self.sink = nn.Parameter(torch.zeros(heads)) if cfg.attention_sink else None
         self.gate = None if cfg.attention_gate_bias is None else AttentionGate(cfg.attention_gate_bias)
-        self.register_buffer("mask", torch.ones(cfg.n_ctx, cfg.n_ctx).triu(1).bool(), persistent=False)
+        later = torch.ones(cfg.n_ctx, cfg.n_ctx).triu(1).bool()
+        self.register_buffer("mask", later & (cfg.attention_dir == "causal"), persistent=False)
         self.hook_q, self.hook_k, self.hook_v = HookPoint(), HookPoint(), HookPoint()
         self.hook_attn_scores, self.hook_pattern, self.hook_z = HookPoint(), HookPoint(), HookPoint()
 

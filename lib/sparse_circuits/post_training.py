@@ -169,7 +169,7 @@ class _Best:
     def measure(self, model: Transformer) -> dict[str, float]:
         """Return held-out loss and open density, and keep the weights if there are none better."""
         opened = open_edges(model, self.held_out[:, :-1])
-        row = {"held_out_loss": held_out_loss(model, self.held_out, self.loss), "open_density": opened.of_causal_pairs}
+        row = {"held_out_loss": held_out_loss(model, self.held_out, self.loss), "open_density": opened.of_allowed_pairs}
         fewer = self.row is None or row["open_density"] < self.row["open_density"]
         if row["held_out_loss"] <= self.config.limit and fewer:
             self.row, self.weights = row, {name: w.detach().cpu().clone() for name, w in model.state_dict().items()}

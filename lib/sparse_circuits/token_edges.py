@@ -6,10 +6,11 @@ First used in chapter 9.
   brings from position 3 to position 7. It is the same edge in every prompt, so prompts have to agree in what stands
   where.
 * A **node** is a position as a head's key or as its query.
-* **Not edges**: pairs that the causal mask forbids, and the residual stream, which keeps each position's own contents.
+* **Not edges**: pairs that the mask forbids, and the residual stream, which keeps each position's own contents.
 
-L layers of H heads have `L H T (T + 1) / 2` edges between T positions. An edge is ablated by closing it (nothing
-travels; the other weights of the row stay as they are) or by sending along it what the corrupted run sends.
+L layers of H heads have `L H T (T + 1) / 2` edges between T positions if attention is causal. An edge is ablated by
+closing it (nothing travels; the other weights of the row stay as they are) or by sending along it what the corrupted
+run sends.
 """
 
 from __future__ import annotations
@@ -104,7 +105,9 @@ def token_graph(
     names = [head_name(layer, head) for layer in range(cfg.n_layers) for head in range(cfg.n_heads)]
     sizes = {f"{name}.{end}": length for name in names for end in ("key", "query")}
     ends = {name: (f"{name}.key", f"{name}.query") for name in names}
-    masks = {name: torch.ones(length, length, dtype=torch.bool).triu() for name in names}
+    pairs = torch.ones(length, length, dtype=torch.bool)
+    pairs = pairs.triu() if getattr(cfg, "attention_dir", "causal") == "causal" else pairs
+    masks = {name: pairs.clone() for name in names}
     return TokenGraph("token", sizes, ends, masks, cfg.n_layers, cfg.n_heads, length, answers)
 
 

@@ -105,7 +105,7 @@ def kept_scores(model: Transformer) -> Iterator[list[Float[Tensor, "batch head q
 def expected_density(
     model: Transformer, scores: list[Float[Tensor, "batch head query key"]]
 ) -> Float[Tensor, " layer"]:
-    """Return the probability that a causal edge is open in training, mean over the edges of each layer.
+    """Return the probability that an edge which the mask allows is open in training, mean over each layer's edges.
 
     Differentiable: the gradient of one gate is g (1 - g) over the number of edges.
 
@@ -116,7 +116,9 @@ def expected_density(
     scores : list of float tensors, shape (batch, head, query, key)
         From `kept_scores`, for one run.
     """
-    return torch.stack([(s + model.cfg.attention_gate_bias).sigmoid().sum() / _causal_edges(s) for s in scores])
+    batch, heads, _, length = scores[0].shape
+    n = batch * heads * _allowed_pairs(model, length)
+    return torch.stack([(layer + model.cfg.attention_gate_bias).sigmoid().sum() / n for layer in scores])
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,16 +133,19 @@ class OpenEdges:
         Sum of the probabilities with which gates are open in training, mean over prompts.
     length : int
         Tokens T in a prompt.
+    allowed : float
+        Pairs that the mask allows, for each head: T (T + 1) / 2 if attention is causal, else T squared.
     """
 
     counts: Float[Tensor, "layer head"]
     expected: Float[Tensor, "layer head"]
     length: int
+    allowed: float
 
     @property
-    def of_causal_pairs(self) -> float:
-        """Open edges over T (T + 1) / 2 pairs for each head: the density of the book's claims."""
-        return float(self.counts.mean()) / (self.length * (self.length + 1) / 2)
+    def of_allowed_pairs(self) -> float:
+        """Open edges over the pairs that the mask allows: the density of the book's claims."""
+        return float(self.counts.mean()) / self.allowed
 
     @property
     def of_all_pairs(self) -> float:
@@ -148,9 +153,9 @@ class OpenEdges:
         return float(self.counts.mean()) / self.length**2
 
     @property
-    def expected_of_causal_pairs(self) -> float:
-        """The expected density in training over T (T + 1) / 2 pairs for each head."""
-        return float(self.expected.mean()) / (self.length * (self.length + 1) / 2)
+    def expected_of_allowed_pairs(self) -> float:
+        """The expected density in training over the same pairs."""
+        return float(self.expected.mean()) / self.allowed
 
     @property
     def per_token(self) -> float:
@@ -159,7 +164,7 @@ class OpenEdges:
 
     def __repr__(self) -> str:
         return (
-            f"OpenEdges({100 * self.of_causal_pairs:.3g} % of causal pairs, {100 * self.of_all_pairs:.3g} % of all "
+            f"OpenEdges({100 * self.of_allowed_pairs:.3g} % of allowed pairs, {100 * self.of_all_pairs:.3g} % of all "
             f"pairs, {self.per_token:.3g} per token)"
         )
 
@@ -200,7 +205,8 @@ def open_edges(model: Transformer, tokens: Int[Tensor, "n pos"], batch_size: int
                 expected[layer] += logits.sigmoid().nan_to_num(0).sum((0, 2, 3), dtype=torch.float64).cpu()
     finally:
         model.train(training)
-    return OpenEdges(counts / len(tokens), expected / len(tokens), tokens.shape[1])
+    length = tokens.shape[1]
+    return OpenEdges(counts / len(tokens), expected / len(tokens), length, _allowed_pairs(model, length))
 
 
 @contextmanager
@@ -211,6 +217,5 @@ def closed_attention(model: Transformer) -> Iterator[Transformer]:
         yield model
 
 
-def _causal_edges(scores: Float[Tensor, "batch head query key"]) -> float:
-    batch, heads, queries, keys = scores.shape
-    return batch * heads * queries * (keys + 1) / 2
+def _allowed_pairs(model: Transformer, length: int) -> float:
+    return length * (length + 1) / 2 if model.cfg.attention_dir == "causal" else length**2

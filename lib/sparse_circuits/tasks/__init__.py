@@ -1,7 +1,8 @@
 """Token streams and prompt pairs whose right answers are known.
 
-Three sources: `code_tokens` is real code, `MiniPython` writes programs with exact truth beside them, and
-`contrast_pairs` asks one question at a time. Names are loaded on first use.
+`code_tokens` is real code, `MiniPython` writes programs with exact truth beside them, `contrast_pairs` asks one
+question at a time, and the least possible loss is known of `KeyValueRecall`, `MixedLanguage` and `addition_problems`.
+Names are loaded on first use.
 """
 
 from importlib import import_module
@@ -20,6 +21,10 @@ _EXPORTS = {
     "ContrastBatch": "contrast",
     "ContrastTask": "contrast",
     "contrast_pairs": "contrast",
+    "KeyValueRecall": "recall",
+    "MixedLanguage": "mixed",
+    "mixed_questions": "mixed_questions",
+    "addition_problems": "addition",
 }
 
 __all__ = sorted(_EXPORTS)
