@@ -59,17 +59,17 @@ def grade_best_name(answer: Callable[[Tensor, Tensor, dict[str, Tensor]], tuple[
 
 
 def _made_up_features(generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return which of 60 x 12 places are real, and four features: three of rare tokens, one that grows along a line."""
-    real = torch.ones(60, 12, dtype=torch.bool)
+    """Return which of 72 x 12 places are real, and four features: three of rare tokens, one that grows along a line."""
+    real = torch.ones(72, 12, dtype=torch.bool)
     real[::2, 9:] = False
-    quote = torch.zeros(60, 12)
-    quote[torch.arange(60), torch.randint(2, 8, (60,), generator=generator)] = 1
-    double = quote * (torch.arange(60) % 3 > 0)[:, None]
+    quote = torch.zeros(72, 12)
+    quote[torch.arange(72), torch.randint(2, 8, (72,), generator=generator)] = 1
+    double = quote * (torch.arange(72) % 3 > 0)[:, None]
     return real, {
         "quote": quote,
         "double": double,
         "kind": 2 * double - quote,
-        "position": torch.arange(12.0).expand(60, 12).clone(),
+        "position": torch.arange(12.0).expand(72, 12).clone(),
     }
 
 
