@@ -32,7 +32,7 @@ SPARSE = DENSE.replace("n_ctx = 16", "n_ctx = 16\nactivation_density = 0.25") + 
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("sparse_circuits.recipes.MINI_PYTHON_TOKENS", {"train": 2000, "held_out": 200})
+        monkeypatch.setattr("sparse_circuits.sources.MINI_PYTHON_TOKENS", {"train": 2000, "held_out": 200})
         for name, text in (("dense", DENSE), ("sparse", SPARSE)):
             (folder / name).mkdir()
             (folder / name / "recipe.toml").write_text(text)
@@ -67,7 +67,7 @@ def test_a_row_says_how_the_model_was_trained(runs):
 
 
 def test_the_loss_is_that_of_the_saved_model(runs, monkeypatch):
-    monkeypatch.setattr("sparse_circuits.recipes.MINI_PYTHON_TOKENS", {"train": 2000, "held_out": 200})
+    monkeypatch.setattr("sparse_circuits.sources.MINI_PYTHON_TOKENS", {"train": 2000, "held_out": 200})
     held_out = sc.mini_python_tokens(200, seed=1)[: 2 * 16 + 1]
     for _, row in sc.read_runs(runs).iterrows():
         loss = sc.stream_loss(sc.load_model(runs / row["name"] / "model"), held_out, 16)

@@ -180,7 +180,7 @@ expansion = 4
 
 
 def test_a_recipe_states_both_kinds_of_sparsity(tmp_path, monkeypatch):
-    monkeypatch.setattr("sparse_circuits.recipes.MINI_PYTHON_TOKENS", {"train": 3000, "held_out": 500})
+    monkeypatch.setattr("sparse_circuits.sources.MINI_PYTHON_TOKENS", {"train": 3000, "held_out": 500})
     path = tmp_path / "sparse.toml"
     path.write_text(RECIPE)
     recipe = Recipe.read(path)

@@ -147,7 +147,7 @@ def test_two_processes_have_the_losses_of_one(recipe, tmp_path):
 
 
 def test_a_recipe_can_train_on_mini_python(tmp_path, monkeypatch):
-    monkeypatch.setattr("sparse_circuits.recipes.MINI_PYTHON_TOKENS", {"train": 3000, "held_out": 500})
+    monkeypatch.setattr("sparse_circuits.sources.MINI_PYTHON_TOKENS", {"train": 3000, "held_out": 500})
     path = tmp_path / "mini.toml"
     path.write_text(RECIPE.format(steps=20).replace("stdlib", "mini_python"))
     log = run_recipe(Recipe.read(path), tmp_path / "mini", progress=False).log

@@ -47,13 +47,22 @@ class Objective(Protocol):
 
 
 class NextToken:
-    """The loss of the next token, in nats per token; it has no state."""
+    """The loss of the next token, in nats per token; it has no state.
+
+    Parameters
+    ----------
+    loss : callable
+        Another loss in its place, as in `sources.Source`.
+    """
+
+    def __init__(self, loss: Loss = next_token_loss) -> None:
+        self.loss = loss
 
     def __call__(
         self, forward: Forward, tokens: Int[Tensor, "batch pos_and_one"], step: int
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """Return the loss, twice."""
-        loss = next_token_loss(forward(tokens[:, :-1]).float(), tokens)
+        loss = self.loss(forward(tokens[:, :-1]).float(), tokens)
         return loss, {"loss": loss.detach()}
 
     def identity(self) -> dict[str, dict]:

@@ -6,31 +6,19 @@ Run one with `python -m sparse_circuits.train`, which says what the tables of th
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
-from .checkpoints import save_model
-from .metrics import stream_loss
+from .attention_objective import AttentionSparsity
+from .checkpoints import load_model, save_model
 from .model import Transformer, TransformerConfig
+from .objectives import NextToken
+from .post_training import held_out_loss, post_train
+from .sources import SOURCES
 from .sparsity.weights import WeightSparsity
-from .tasks.code import code_tokens
-from .tasks.mini_python import mini_python_tokens
-from .tasks.tokenizer import load_tokenizer
-from .training import TrainingConfig, TrainingRun, random_windows, train
+from .training import TrainingConfig, TrainingRun, train
 
-# Mini-Python has no end; this is what a recipe takes of it, from one seed for each split.
-MINI_PYTHON_TOKENS = {"train": 4_000_000, "held_out": 200_000}
-
-
-def _mini_python(split: str) -> Tensor:
-    return mini_python_tokens(MINI_PYTHON_TOKENS[split], seed=list(MINI_PYTHON_TOKENS).index(split))
-
-
-STREAMS: dict[str, Callable[[str], Tensor]] = {"stdlib": code_tokens, "mini_python": _mini_python}
-TABLES = {"model": {"preset"}, "data": {"stream", "held_out_windows"}, "training": {"seed"}}
+TABLES = {"model": set(), "data": {"stream", "held_out_windows"}, "training": {"seed"}}
 
 
 @dataclass(frozen=True)
@@ -42,15 +30,19 @@ class Recipe:
     name, text : str
         Name of the recipe (of its folder, where the file is called `recipe.toml`), and the file's text.
     model : TransformerConfig
-        What is trained; its vocabulary is that of the shipped tokenizer.
+        What is trained; its vocabulary is that of the stream.
     training : TrainingConfig
         How it is trained.
-    stream : {"stdlib", "mini_python"}
-        Where the tokens come from.
+    stream : str
+        Where the tokens come from: a name in `sources.SOURCES`.
     held_out_windows : int
         Windows of `n_ctx` tokens of the held-out split that are evaluated at each log row.
     seed : int
         Seed of the initial weights and of the order of the batches.
+    start : str, optional
+        Name of a model in `data/models`, or a folder: its weights are trained on, in place of initial ones.
+    attention : AttentionSparsity, optional
+        Post-train the attention of `start`, see `post_training`.
 
     Raises
     ------
@@ -65,6 +57,8 @@ class Recipe:
     stream: str
     held_out_windows: int
     seed: int
+    start: str | None = None
+    attention: AttentionSparsity | None = None
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
@@ -73,19 +67,25 @@ class Recipe:
         try:
             tables = tomllib.loads(text)
             missing = [f"[{table}] {key}" for table, keys in TABLES.items() for key in keys - tables[table].keys()]
-            unknown = tables.keys() - TABLES.keys() - {"sparsity"}
+            missing += [] if tables["model"].keys() & {"preset", "start"} else ["[model] preset"]
+            unknown = tables.keys() - TABLES.keys() - {"sparsity", "attention"}
             if missing or unknown:
                 raise ValueError(f"missing: {sorted(missing)}; unknown tables: {sorted(unknown)}")
             model, data, training = tables["model"], tables["data"], tables["training"]
-            if data["stream"] not in STREAMS:
-                raise ValueError(f"[data] stream is {data['stream']!r}; choose one of {sorted(STREAMS)}")
+            if data["stream"] not in SOURCES:
+                raise ValueError(f"[data] stream is {data['stream']!r}; choose one of {sorted(SOURCES)}")
+            if "attention" in tables and "start" not in model:
+                raise ValueError("[attention] post-trains a model; name it as [model] start")
+            start, seed = model.pop("start", None), training.pop("seed")
             return cls(
                 name=path.parent.name if path.stem == "recipe" else path.stem,
                 text=text,
-                model=TransformerConfig.preset(model.pop("preset"), d_vocab=load_tokenizer().d_vocab, **model),
+                model=_shape(start, model, data["stream"]),
                 stream=data["stream"],
                 held_out_windows=data["held_out_windows"],
-                seed=training.pop("seed"),
+                seed=seed,
+                start=start,
+                attention=AttentionSparsity(**tables["attention"]) if "attention" in tables else None,
                 training=TrainingConfig(
                     **training, sparsity=WeightSparsity(**tables["sparsity"]) if "sparsity" in tables else None
                 ),
@@ -108,18 +108,36 @@ def run_recipe(recipe: Recipe, output: Path, progress: bool | None = None) -> Tr
     progress : bool, optional
         Show a progress bar; if not given, where somebody watches.
     """
-    n_ctx = recipe.model.n_ctx
-    stream = STREAMS[recipe.stream]
-    held_out = stream("held_out")[: recipe.held_out_windows * n_ctx + 1]
-    run = train(
-        Transformer(recipe.model, seed=recipe.seed),
-        random_windows(stream("train"), n_ctx + 1, recipe.training.batch_size, recipe.seed),
-        recipe.training,
-        directory=output,
-        evaluate=lambda model: {"held_out_loss": stream_loss(model, held_out, n_ctx)},
-        progress=progress,
-    )
+    source, length = SOURCES[recipe.stream], recipe.model.n_ctx + 1
+    batches = source.batches(length, recipe.training.batch_size, recipe.seed)
+    held_out = source.held_out(length, recipe.held_out_windows)
+    model = Transformer(recipe.model, seed=recipe.seed)
+    if recipe.start:
+        model.load_state_dict(load_model(recipe.start).state_dict())
+    if recipe.attention:
+        run = post_train(
+            model, batches, recipe.training, recipe.attention, held_out, output, source.loss, progress=progress
+        )
+    else:
+        run = train(
+            model,
+            batches,
+            recipe.training,
+            directory=output,
+            evaluate=lambda model: {"held_out_loss": held_out_loss(model, held_out, source.loss)},
+            progress=progress,
+            objective=NextToken(source.loss),
+        )
     save_model(
         run.model, output / "model", recipe__toml=recipe.text.encode(), log__csv=(output / "log.csv").read_bytes()
     )
     return run
+
+
+def _shape(start: str | None, model: dict, stream: str) -> TransformerConfig:
+    """Return the shape of the model that is gone on with, or that of a preset."""
+    if start is None:
+        return TransformerConfig.preset(model.pop("preset"), d_vocab=SOURCES[stream].d_vocab(), **model)
+    if model:
+        raise ValueError(f"[model] has {sorted(model)} beside start; a model that is gone on with keeps its shape")
+    return load_model(start).cfg

@@ -1,9 +1,11 @@
 """Train a model from a recipe: `python -m sparse_circuits.train RECIPE [--output FOLDER]`.
 
-A recipe is a TOML file with three tables: `[model]` (a preset, and fields of `TransformerConfig` to change), `[data]`
-(the stream, and how many windows of its held-out split are evaluated at each log row) and `[training]` (the seed, and
-fields of `TrainingConfig`). A fourth, `[sparsity]`, makes the weights sparse (fields of `WeightSparsity`). Run it again
-after a kill and it goes on where it stopped; run it under `accelerate launch` and it uses every process.
+A recipe is a TOML file with three tables: `[model]` (a preset, and fields of `TransformerConfig` to change; or `start`,
+the name or folder of a model to go on with), `[data]` (the stream, and how many windows of its held-out split are
+evaluated at each log row) and `[training]` (the seed, and fields of `TrainingConfig`). A fourth, `[sparsity]`, makes
+the weights sparse (fields of `WeightSparsity`), or `[attention]` closes attention edges (fields of
+`AttentionSparsity`). Run it again after a kill and it goes on where it stopped; run it under `accelerate launch` and it
+uses every process.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .post_training import PostTrainingRun
 from .recipes import Recipe, run_recipe
 
 
@@ -27,8 +30,11 @@ def main(arguments: list[str] | None = None) -> None:
         parser.exit(2, f"{parser.prog}: {error}\n")
     output = options.output or Path("runs") / recipe.name
     run = run_recipe(recipe, output, progress=False if options.quiet else None)
-    loss = run.log[-1]["held_out_loss"]
-    print(f"{recipe.name}: held-out loss {loss:.4f} nats per token; saved as {output / 'model'}")
+    row = run.best if isinstance(run, PostTrainingRun) and run.best else run.log[-1]
+    opened = f", {100 * row['open_density']:.3g} % of attention edges open" if "open_density" in row else ""
+    print(
+        f"{recipe.name}: held-out loss {row['held_out_loss']:.4f} nats per token{opened}; saved as {output / 'model'}"
+    )
 
 
 if __name__ == "__main__":
