@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens import HookedRootModule
 
 from ..graph import as_matrix
 from .criteria import CRITERIA, RANDOM, scores
 from .patterns import Pattern, pattern_mask
 from .selection import zero_outside
+
+if TYPE_CHECKING:
+    from transformer_lens import HookedRootModule
 
 # Projection -> weight, where its input is read, where its output is made; within a layer, by the names of the hooks.
 PROJECTIONS = {
