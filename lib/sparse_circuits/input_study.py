@@ -186,8 +186,8 @@ def energies(
     for matrix, x in layer_inputs(model, tokens).items():
         weight = as_matrix(matrix, model.get_parameter(matrix))
         entries = x.flatten()
-        step = max(1, len(entries) // FITTED_ENTRIES)
-        fits = {family: fitted_law(entries[::step], family) for family in FAMILIES}
+        drawn = torch.randint(len(entries), (FITTED_ENTRIES,), generator=torch.Generator().manual_seed(0))
+        fits = {family: fitted_law(entries[drawn], family) for family in FAMILIES}
         square = entries.double().square()
         shared = {
             "weight": matrix,
