@@ -221,9 +221,7 @@ def test_static_shifts_are_the_means_of_the_channels():
     shifts = static_shifts(model, TOKENS)
     _, cache = model.run_with_cache(TOKENS)
     assert len(shifts) == 14
-    torch.testing.assert_close(
-        shifts["blocks.1.attn.W_O"].shift, cache["blocks.1.attn.hook_z"].reshape(-1, 16).mean(0)
-    )
+    torch.testing.assert_close(shifts["blocks.1.attn.W_O"].shift, cache["blocks.1.attn.hook_z"].reshape(-1, 16).mean(0))
 
 
 @pytest.mark.parametrize("kind", ["shift", "scale", "low rank"])
@@ -275,6 +273,6 @@ def enter(projections, corrections=None):
 
 
 def test_a_model_without_gates_has_no_gate_to_prune():
-    with pytest.raises(ValueError, match=r"no projections \['gate'\]"):
-        with pruned_inputs(random_model(gated_mlp=False), InputPruning(HALF), ["gate"]):
-            pass
+    without, pruning = random_model(gated_mlp=False), InputPruning(HALF)
+    with pytest.raises(ValueError, match=r"no projections \['gate'\]"), pruned_inputs(without, pruning, ["gate"]):
+        pass

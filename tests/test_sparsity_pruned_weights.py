@@ -1,4 +1,4 @@
-"""Pruned weights against definitions written out: scores for magnitude and Wanda, one inverse per channel for SparseGPT."""
+"""Pruned weights against definitions written out: scores for magnitude and Wanda, inverses for SparseGPT."""
 
 import pytest
 import torch
@@ -85,7 +85,7 @@ def test_every_layer_of_a_copy_is_pruned_in_the_groups_in_which_inputs_compete(m
     before = {name: weight.clone() for name, weight in model.named_parameters()}
     pruned = prune_weights(model, HALF, method, TOKENS)
     assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
-    blocks = [block for block in pruned.blocks]
+    blocks = list(pruned.blocks)
     by_channel = [w for block in blocks for w in (block.mlp.W_gate, block.mlp.W_in, block.mlp.W_out)]
     by_channel += [block.attn.W_O.flatten(0, 1) for block in blocks]
     by_channel += [w[h] for block in blocks for w in (block.attn.W_Q, block.attn.W_K, block.attn.W_V) for h in (0, 1)]

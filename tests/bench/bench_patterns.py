@@ -51,7 +51,9 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)
     worst = 0.0
-    print(f"{'layer':12}{'pattern':>14}{'matmul':>10}{'mask':>8}{'topk':>8}{'sort':>8}   (matmul in ms, masks as ratios)")
+    print(
+        f"{'layer':12}{'pattern':>14}{'matmul':>10}{'mask':>8}{'topk':>8}{'sort':>8}   (matmul in ms, masks as ratios)"
+    )
     for name, (channels, outputs) in SHAPES.items():
         x = torch.randn(options.tokens, channels, generator=torch.Generator().manual_seed(0))
         weight = torch.randn(channels, outputs, generator=torch.Generator().manual_seed(1))

@@ -87,9 +87,7 @@ def scores(criterion: str, x: Float[Tensor, "*rows channel"], weight: Float[Tens
         If there is no such criterion, or the weights are for another number of channels.
     """
     if weight.ndim != 2 or x.shape[-1] != weight.shape[0]:
-        raise ValueError(
-            f"x has shape {tuple(x.shape)}, weight {tuple(weight.shape)}; give weights (channel, output) for its channels."
-        )
+        raise ValueError(f"x has shape {tuple(x.shape)}, weight {tuple(weight.shape)}; give (channel, output).")
     if criterion == RANDOM:
         return torch.rand(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
     if criterion not in CRITERIA:

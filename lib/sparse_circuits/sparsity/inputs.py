@@ -240,9 +240,7 @@ def output_change(
     return change
 
 
-def pruned_layers(
-    model: HookedRootModule, projections: Iterable[str] | None = None
-) -> dict[str, tuple[str, str]]:
+def pruned_layers(model: HookedRootModule, projections: Iterable[str] | None = None) -> dict[str, tuple[str, str]]:
     """Return, for the weight of each layer that is pruned, the hooks at which its input and its output stand.
 
     Raises

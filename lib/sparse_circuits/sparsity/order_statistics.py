@@ -45,7 +45,9 @@ class Law:
         if self.family not in FAMILIES:
             raise ValueError(f"There is no family {self.family!r}; choose one of {list(FAMILIES)}.")
         if (self.family == "Student t") != (self.freedom is not None):
-            raise ValueError(f"freedom is {self.freedom!r} for a {self.family} law; only Student's t has, and needs it.")
+            raise ValueError(
+                f"freedom is {self.freedom!r} for a {self.family} law; only Student's t has, and needs it."
+            )
         if self.freedom is not None and not self.freedom > 2:
             raise ValueError(f"freedom is {self.freedom!r}; give more than 2, so that the entries have a variance.")
 

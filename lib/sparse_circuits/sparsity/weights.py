@@ -32,8 +32,8 @@ class WeightSparsity:
     Parameters
     ----------
     density : float
-        Share of the entries of W_Q, W_K, W_V, W_O, W_gate, W_in and W_out that are kept at the end, of each weight on its own.
-        The heads of a layer share one budget.
+        Share of the entries of W_Q, W_K, W_V, W_O, W_gate, W_in and W_out that are kept at the end, of each weight on
+        its own. The heads of a layer share one budget.
     expansion : float
         How many times denser the embeddings W_E, W_pos and W_U are, never above 1. The paper's rule: a model that is
         `expansion` times wider than its smallest sibling has density `budget / expansion**2`, embeddings
