@@ -192,7 +192,8 @@ class Block(nn.Module):
     def __init__(self, cfg: TransformerConfig) -> None:
         super().__init__()
         self.ln1, self.attn = RMSNorm(cfg.rms_eps), Attention(cfg)
-        self.ln2, self.mlp = RMSNorm(cfg.rms_eps), (GatedMLP if cfg.gated_mlp else MLP)(cfg)
+        self.ln2 = RMSNorm(cfg.rms_eps)
+        self.mlp = (GatedMLP if cfg.gated_mlp else MLP)(cfg)
         self.hook_resid_pre, self.hook_resid_mid, self.hook_resid_post = HookPoint(), HookPoint(), HookPoint()
         self.hook_attn_out, self.hook_mlp_out = HookPoint(), HookPoint()
 
