@@ -18,7 +18,7 @@ FAMILIES = ("Gaussian", "Laplace", "Student t")
 FREEDOM = (-5.0, 6.0)
 STEPS = 60
 # Where the integrals over x = sinh(s) end, and at how many points they are evaluated; a multiple of 4, and one.
-LARGEST_S, POINTS = 14.0, 4001
+LARGEST_S, POINTS = 14.0, 8001
 
 
 @dataclass(frozen=True)
