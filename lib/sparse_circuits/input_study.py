@@ -58,7 +58,7 @@ class Learning:
     calibration: Int[Tensor, "window pos"]
     batches: Callable[[int], Int[Tensor, "batch pos"]]
     steps: int = 30
-    learning_rate: float = 0.01
+    learning_rate: float = 0.002
     rank: int = 8
 
 
