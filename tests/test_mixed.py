@@ -53,7 +53,7 @@ def distribution(text: list[str]) -> dict[str, float]:
             filler = uniformly(named("w", range(32)), SHARES["filler"])
         return {
             **filler,
-            **uniformly(named("k", range(16)), SHARES["recall"]),
+            **uniformly(named("k", range(8)), SHARES["recall"]),
             **uniformly(named("l", range(24)), SHARES["induction"]),
             **uniformly(named("n", range(16)), SHARES["names"]),
             "from": SHARES["years"],
