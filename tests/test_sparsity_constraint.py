@@ -79,7 +79,7 @@ def test_its_state_comes_back():
         ({"limit": math.inf}, "limit is inf; give"),
         ({"limit": 1.0, "rate": 0.0}, "rate is 0.0; give"),
         ({"limit": 1.0, "decay": 1.0}, "decay is 1.0; give"),
-        ({"limit": 1.0, "log_bounds": (1, 2)}, r"log_bounds are \(1, 2\); give"),
+        ({"limit": 1.0, "log_bounds": (2, 1)}, r"log_bounds are \(2, 1\); give"),
     ],
 )
 def test_bad_settings_are_named(settings, message):
@@ -94,3 +94,8 @@ def test_an_infinite_loss_leaves_the_controller_as_it_was():
     with pytest.raises(FloatingPointError, match="The loss is inf; lower learning_rate"):
         controller.update(math.inf)
     assert controller.state_dict() == before
+
+
+@pytest.mark.parametrize(("bounds", "start"), [((-4, 3), 0), ((-4, -1), -1), ((1, 2), 1)])
+def test_the_multiplier_begins_at_one_or_at_the_bound_next_to_it(bounds, start):
+    assert ConstraintController(limit=1.0, log_bounds=bounds).log_multiplier == start

@@ -26,7 +26,8 @@ class ConstraintController:
     decay : float
         Of the moving average of the violation: the share of the average that stays at each update.
     log_bounds : tuple of float
-        Smallest and largest logarithm of the multiplier.
+        Smallest and largest logarithm of the multiplier. The largest says how hard the loss may push back: after a
+        fall of the penalty that went too far, a low one lets the model find its way at the new place.
     relative : bool
         Measure the violation as loss / limit - 1, so that `rate` means the same for large and small losses; else as
         loss - limit.
@@ -34,7 +35,7 @@ class ConstraintController:
     Attributes
     ----------
     log_multiplier : float
-        Natural logarithm of the weight of the loss against the penalty; 0 at the start.
+        Natural logarithm of the weight of the loss against the penalty; at the start 0, or the bound next to it.
     average : float or None
         Moving average of the violation; None before the first update.
 
@@ -61,8 +62,9 @@ class ConstraintController:
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay is {self.decay!r}; give a share from 0 to below 1.")
         low, high = self.log_bounds
-        if not low <= 0 <= high:
-            raise ValueError(f"log_bounds are {self.log_bounds!r}; give one at most 0 and one at least 0.")
+        if not -math.inf < low < high < math.inf:
+            raise ValueError(f"log_bounds are {self.log_bounds!r}; give two finite numbers, the smaller one first.")
+        self.log_multiplier = min(high, max(low, 0.0))
 
     @property
     def multiplier(self) -> float:
