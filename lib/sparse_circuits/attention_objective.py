@@ -33,7 +33,7 @@ class AttentionSparsity:
         text that training goes over more than once, whose held-out part is harder.
     bias : float
         Of the gates at the start and at the end, see `sparsity.attention.AttentionGate`.
-    rate, decay, log_bounds, relative
+    rate, decay, log_bounds, relative, log_start
         Of the controller, see `sparsity.constraint.ConstraintController`.
     distillation : float
         Weight of KL(dense model || this model), in nats per token, added to what is minimised; 0 does without the
@@ -60,6 +60,7 @@ class AttentionSparsity:
     multiplier: float | None = None
     seed: int = 0
     held_out_limit: float | None = None
+    log_start: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "log_bounds", tuple(self.log_bounds))
@@ -78,7 +79,9 @@ class AttentionSparsity:
 
     def controller(self) -> ConstraintController:
         """Return a new controller with these settings."""
-        controller = ConstraintController(self.limit, self.rate, self.decay, self.log_bounds, self.relative)
+        controller = ConstraintController(
+            self.limit, self.rate, self.decay, self.log_bounds, self.relative, self.log_start
+        )
         if self.multiplier is not None:
             controller.log_multiplier = math.log(self.multiplier)
         return controller
