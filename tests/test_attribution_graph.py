@@ -261,6 +261,13 @@ def test_frozen_choices_of_abstopk():
         assert float(explained.terms.sum()) == pytest.approx(explained.score, abs=1e-10)
 
 
+def test_in_float32_the_sums_still_close():
+    model, transcoder, tokens = built({"seed": 3, "n_layers": 3}, {})
+    graph = attribute(model.float(), transcoder, tokens)
+    assert graph.adjacency.dtype == torch.float32
+    assert graph.closure_error() < 1e-5
+
+
 def test_likely_logits_are_chosen_and_names_are_read():
     model, transcoder, tokens = built({"seed": 5}, {})
     graph = attribute(model, transcoder, tokens, share=0.5, position=2)
