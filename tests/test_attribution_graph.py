@@ -129,6 +129,7 @@ def test_terms_of_attention_hold_all_that_heads_carry(case):
     n_terms, n_sources, n_heads = (terms.count(0.8, by) for by in ("term", "head and source", "head"))
     assert n_terms >= n_sources >= n_heads >= 1
     assert terms.count(1.0) <= int((pattern != 0).sum())
+    assert f"{n_heads} by head)" in repr(terms) and "edges" in repr(found)
     with pytest.raises(ValueError, match="'layer'"):
         terms.count(by="layer")
 
@@ -145,6 +146,7 @@ def test_qk_attribution_adds_up_to_the_score_and_explains_the_gate(case):
             assert found.is_open == (weight > 0)
             if found.gate_bias is not None:
                 assert found.is_open == (float(found.terms.sum()) > found.threshold)
+    assert "score" in repr(found) and "active" in repr(graph.local)
     assert len(found.largest(3)) == 3 and found.largest(1)[0][2] == pytest.approx(
         float(found.terms.flatten()[found.terms.abs().argmax()])
     )
@@ -259,6 +261,17 @@ def test_frozen_choices_of_abstopk():
     for layer in range(2):
         explained = qk_attribution(graph, layer, 1, 3, 2)
         assert float(explained.terms.sum()) == pytest.approx(explained.score, abs=1e-10)
+
+
+@pytest.mark.parametrize("layers", [[1], [0, 1]])
+def test_layers_without_active_features(layers):
+    model, transcoder, tokens = built({"seed": 5}, {})
+    transcoder.threshold[layers] = 100.0
+    graph = attribute(model, transcoder, tokens)
+    assert graph.closure_error() < 1e-10
+    assert (graph.nodes.n_features == 0) == (len(layers) == 2)
+    assert graph_scores(graph).completeness < 1 and prune_graph(graph).count_edges() > 0
+    assert_close(head_loadings(graph, attention_edges(graph)).loadings.isfinite().all(), torch.tensor(True))
 
 
 def test_in_float32_the_sums_still_close():

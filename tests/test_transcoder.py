@@ -43,7 +43,7 @@ def by_hand(transcoder, inputs):
 
 @pytest.mark.parametrize("options", [{}, {"cross_layer": False, "input_hook": "hook_resid_mid"}])
 def test_scores_against_an_independent_computation(options):
-    model = random_model(5, density=0.9)
+    model = random_model(5, density=0.9).requires_grad_(False)
     transcoder = random_transcoder(model, 5, features=40, **options)
     held_out = torch.randint(9, (5, 7), generator=torch.Generator().manual_seed(0))
     scores = score_transcoder(model, transcoder, held_out, batch_size=2)

@@ -180,7 +180,8 @@ def _add_feature_rows(adjacency: Tensor, local: LocalReplacement, layer: int, ba
     """Fill the rows of the features of a layer, those of early positions first: these need few positions."""
     nodes, causal = local.nodes, local.model.cfg.attention_dir == "causal"
     b_enc = local.transcoder.b_enc[layer]
-    for rows in nodes.features_of(layer).split(batch_size):
+    active = nodes.features_of(layer)
+    for rows in active.split(batch_size) if len(active) else ():
         positions, features = nodes.position[rows], nodes.feature[rows]
         length = int(positions.max()) + 1 if causal else nodes.n_pos
         reads = local.feature_reads(layer, positions, features, length)

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .activation_cache import INPUTS, TARGETS
-from .sparsity.selection import largest_mask, zero_outside
+from .sparsity.selection import zero_outside
 from .transcoder import Transcoder
 
 if TYPE_CHECKING:
@@ -220,7 +220,8 @@ class SparseReconstruction:
             return 0.0
         candidates = coded.pre.relu() * dead
         k = min(self.learning.dead_k or max(1, error.shape[-1] // 2), candidates.shape[-1])
-        helping = zero_outside(candidates, largest_mask(candidates, k, dim=-1) & dead)
+        largest = candidates.detach() >= candidates.detach().topk(k, dim=-1).values[..., -1:]
+        helping = zero_outside(candidates, largest)
         left = error - (self.transcoder.decode(helping) - self.transcoder.b_dec)
         share = left.pow(2).sum() / error.pow(2).sum().clamp_min(1e-12)
         return self.dead_weight * share.nan_to_num(0.0)

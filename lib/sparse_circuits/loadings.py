@@ -43,6 +43,9 @@ class HeadLoadings:
     loadings: Float[Tensor, "edge layer head pos"]
     direct: Float[Tensor, " edge"]
 
+    def __repr__(self) -> str:
+        return f"HeadLoadings({len(self.edges)} edges, {int((self.loadings != 0).sum())} loadings)"
+
 
 @dataclass(frozen=True, eq=False)
 class AttentionTerms:
@@ -81,6 +84,10 @@ class AttentionTerms:
         reached = weights.sort(descending=True).values.cumsum(0)
         # A little less than asked, so that rounding in the last sum does not add a term.
         return int((reached < share * reached[-1] * (1 - 1e-9)).sum()) + 1 if reached[-1] > 0 else 0
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{self.count(by=by)} by {by}" for by in ("term", "head and source", "head"))
+        return f"AttentionTerms(to 80 % of attention-mediated attribution: {counts})"
 
 
 @torch.no_grad()

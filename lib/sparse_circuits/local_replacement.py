@@ -56,6 +56,9 @@ class LocalReplacement:
     errors: Float[Tensor, "layer pos d_model"]
     logits: Float[Tensor, "pos d_vocab"]
 
+    def __repr__(self) -> str:
+        return f"LocalReplacement({len(self.tokens)} tokens, {int((self.activations != 0).sum())} active features)"
+
     @cached_property
     def nodes(self) -> FeatureNodes:
         """All nodes but the logits: active features, errors, tokens, positions, biases."""

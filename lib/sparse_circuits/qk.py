@@ -45,6 +45,14 @@ class QKAttribution:
     weight: float
     gate_bias: float | None
 
+    def __repr__(self) -> str:
+        gate = (
+            ""
+            if self.gate_bias is None
+            else f", threshold {self.threshold:.4g}, {'open' if self.is_open else 'closed'}"
+        )
+        return f"QKAttribution(score {self.score:.4g}{gate}, weight {self.weight:.4g})"
+
     @property
     def threshold(self) -> float | None:
         """The score above which the edge is open; None if the model has no gates."""
