@@ -192,6 +192,16 @@ def test_pruning_keeps_the_shares_asked_for_and_nothing_that_hangs_loose(case):
         prune_graph(graph, 1.5)
 
 
+def test_a_pruned_graph_is_a_circuit_that_is_stored_and_named(tmp_path):
+    graph = attribute(*built({"seed": 5}, {}))
+    pruned = prune_graph(graph)
+    pruned.save(tmp_path / "circuit.json")
+    assert Circuit.load(tmp_path / "circuit.json", graph.graph) == pruned
+    assert Circuit.from_names(graph.graph, pruned.edges()).edge_masks["edges"].equal(pruned.edge_masks["edges"])
+    with pytest.raises(ValueError, match="token@0 adds nothing"):
+        graph.graph.find_edge("token@0->token@1")
+
+
 def test_a_hand_computed_graph():
     """f0 -> f1 -> logit and error -> f1: the numbers of the example in the text of this test."""
     model, transcoder, tokens = built({"seed": 2}, {})
