@@ -1,10 +1,13 @@
 """The model against TransformerLens's own native model, and against arithmetic written out in float64."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from sparse_circuits import explore, weight_graph
 from sparse_circuits.model import PRESETS, Transformer, TransformerConfig
+from sparse_circuits.sparsity import sparse_weights
 
 CONFIG = TransformerConfig(d_vocab=50, n_ctx=16, n_layers=2, d_model=32, n_heads=4, d_head=8, d_mlp=64)
 TOKENS = torch.randint(0, 50, (3, 12), generator=torch.Generator().manual_seed(1))
@@ -30,7 +33,13 @@ def native_bridge_with_weights_of(model: Transformer):
         name: getattr(cfg, name) for name in ("d_model", "d_head", "n_heads", "n_layers", "n_ctx", "d_vocab", "d_mlp")
     }
     bridge = TransformerBridge.boot_native(
-        TransformerBridgeConfig(**shape, act_fn=cfg.act_fn, normalization_type="RMSPre", seed=0)
+        TransformerBridgeConfig(
+            **shape,
+            act_fn="silu" if cfg.gated_mlp else cfg.act_fn,
+            gated_mlp=cfg.gated_mlp,
+            normalization_type="RMSPre",
+            seed=0,
+        )
     )
     state = {
         "embed.weight": model.W_E,
@@ -47,26 +56,24 @@ def native_bridge_with_weights_of(model: Transformer):
             state[f"blocks.{layer}.attn.{letter.lower()}.bias"] = getattr(attn, f"b_{letter}").flatten()
         state[f"blocks.{layer}.attn.o.weight"] = attn.W_O.flatten(0, 1).T
         state[f"blocks.{layer}.attn.o.bias"] = attn.b_O
-        state |= {
-            f"blocks.{layer}.mlp.in.weight": mlp.W_in.T,
-            f"blocks.{layer}.mlp.in.bias": mlp.b_in,
-            f"blocks.{layer}.mlp.out.weight": mlp.W_out.T,
-            f"blocks.{layer}.mlp.out.bias": mlp.b_out,
-        }
+        for letters in ("in", "out", "gate")[: 3 if cfg.gated_mlp else 2]:
+            state[f"blocks.{layer}.mlp.{letters}.weight"] = getattr(mlp, f"W_{letters}").T
+            if not cfg.gated_mlp:
+                state[f"blocks.{layer}.mlp.{letters}.bias"] = getattr(mlp, f"b_{letters}")
     assert state.keys() == bridge.state_dict().keys()
     bridge.load_state_dict({name: weight.detach().clone() for name, weight in state.items()})
     return bridge.eval()
 
 
-@pytest.mark.parametrize("act_fn", ["gelu", "relu"])
-def test_logits_and_every_cached_activation_equal_the_native_bridge(act_fn):
-    model = with_random_vectors(Transformer(TransformerConfig(**{**CONFIG.to_dict(), "act_fn": act_fn}), seed=3))
+@pytest.mark.parametrize("changes", [{"act_fn": "gelu"}, {"act_fn": "relu"}, {"gated_mlp": True}])
+def test_logits_and_every_cached_activation_equal_the_native_bridge(changes):
+    model = with_random_vectors(Transformer(replace(CONFIG, **changes), seed=3))
     bridge = native_bridge_with_weights_of(model)
     with torch.no_grad():
         logits, cache = model.run_with_cache(TOKENS)
         expected_logits, expected_cache = bridge.run_with_cache(TOKENS)
     torch.testing.assert_close(logits, expected_logits, atol=1e-5, rtol=0)
-    assert len(cache) == 2 + 17 * CONFIG.n_layers + 2
+    assert len(cache) == 2 + (17 + model.cfg.gated_mlp) * CONFIG.n_layers + 2
     for name, activation in cache.items():
         if name.endswith("hook_attn_scores"):
             # The native bridge fires this hook after the softmax; its pattern is the way to check ours.
@@ -172,3 +179,14 @@ def test_presets():
 def test_bad_tokens_are_named(tokens, message):
     with pytest.raises(ValueError, match=message):
         Transformer(CONFIG)(tokens)
+
+
+def test_a_gated_model_is_stored_with_its_gate_and_has_no_weight_graph():
+    gated = Transformer(replace(CONFIG, gated_mlp=True))
+    assert gated.cfg.to_dict()["gated_mlp"] is True
+    assert "gated_mlp" not in CONFIG.to_dict()
+    assert dict(sparse_weights(gated)).keys() >= {"blocks.0.mlp.W_gate", "blocks.0.mlp.W_in"}
+    with pytest.raises(ValueError, match=r"gated MLPs, which have no place in the weight graph; give"):
+        weight_graph(gated)
+    with pytest.raises(ValueError, match=r"gated MLPs, which the page cannot run; give"):
+        explore(gated)

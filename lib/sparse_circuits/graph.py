@@ -170,7 +170,13 @@ def weight_graph(model: Transformer) -> Graph:
     -------
     Graph
         Of kind `"weight"`, on the CPU. It does not follow later changes of the weights.
+
+    Raises
+    ------
+    ValueError
+        If the model has gated MLPs, whose neurons are no sums over edges.
     """
+    refuse_gated(model, "have no place in the weight graph")
     cfg = model.cfg
     sizes = node_sizes(cfg)
     ends = {
@@ -180,6 +186,15 @@ def weight_graph(model: Transformer) -> Graph:
     }
     masks = {matrix: as_matrix(matrix, model.get_parameter(matrix).detach()).ne(0).cpu() for matrix in ends}
     return Graph("weight", sizes, ends, masks)
+
+
+def refuse_gated(model: Transformer, what: str) -> None:
+    """Raise ValueError if the model has gated MLPs, which `what` says cannot be held.
+
+    A gated neuron is a product of two sums; what is written for one sum per neuron must not take either for it.
+    """
+    if getattr(model.cfg, "gated_mlp", False):
+        raise ValueError(f"The model has gated MLPs, which {what}; give a model with gated_mlp=False.")
 
 
 def node_sizes(cfg: TransformerConfig) -> dict[str, int]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
+from .gated import GatedMLP
 from .sparsity.activations import ACTIVATION_LOCATIONS, add_activation_sparsity, check_activations
 from .sparsity.attention import AttentionGate, check_gate_bias
 
@@ -39,7 +40,7 @@ class TransformerConfig:
     n_layers, d_model, n_heads, d_head, d_mlp : int
         Depth and widths. `n_heads * d_head` need not equal `d_model`.
     act_fn : {"gelu", "relu"}
-        Activation of the MLP neurons.
+        Activation of the MLP neurons; gated ones have SiLU.
     positions : bool
         Add a learned embedding of the absolute position.
     attention_sink : bool
@@ -56,6 +57,8 @@ class TransformerConfig:
         Give every attention edge a gate with this bias; see `sparsity.attention`. Without gates if not given.
     attention_dir : {"causal", "bidirectional"}
         Whether a position reads itself and those before it, or all positions.
+    gated_mlp : bool
+        Give every neuron a gate (SwiGLU), see `gated.GatedMLP`.
 
     Raises
     ------
@@ -80,6 +83,7 @@ class TransformerConfig:
     activation_locations: tuple[str, ...] = ACTIVATION_LOCATIONS
     attention_gate_bias: float | None = None
     attention_dir: str = "causal"
+    gated_mlp: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "activation_locations", tuple(self.activation_locations))
@@ -108,9 +112,9 @@ class TransformerConfig:
         return replace(cls(d_vocab=d_vocab, **PRESETS[name]), **changes)
 
     def to_dict(self) -> dict:
-        """Return the fields as plain JSON values; those of attention only where they are not the default."""
+        """Return the fields as plain JSON values; those of later chapters only where they are not the default."""
         fields = asdict(self) | {"activation_locations": list(self.activation_locations)}
-        default = {"attention_gate_bias": None, "attention_dir": "causal"}
+        default = {"attention_gate_bias": None, "attention_dir": "causal", "gated_mlp": False}
         return {name: value for name, value in fields.items() if name not in default or value != default[name]}
 
 
@@ -188,7 +192,8 @@ class Block(nn.Module):
     def __init__(self, cfg: TransformerConfig) -> None:
         super().__init__()
         self.ln1, self.attn = RMSNorm(cfg.rms_eps), Attention(cfg)
-        self.ln2, self.mlp = RMSNorm(cfg.rms_eps), MLP(cfg)
+        self.ln2 = RMSNorm(cfg.rms_eps)
+        self.mlp = (GatedMLP if cfg.gated_mlp else MLP)(cfg)
         self.hook_resid_pre, self.hook_resid_mid, self.hook_resid_post = HookPoint(), HookPoint(), HookPoint()
         self.hook_attn_out, self.hook_mlp_out = HookPoint(), HookPoint()
 

@@ -14,7 +14,7 @@ from sparse_circuits.explorer.page import Explorer, write
 from sparse_circuits.explorer.payload import read_weights
 from sparse_circuits.explorer.questions import default_prompts, read_prompts, read_vocabulary, visible
 from sparse_circuits.explorer.wiring import find_edges, find_nodes, find_traffic, whole_circuit
-from sparse_circuits.graph import Graph, weight_graph
+from sparse_circuits.graph import Graph, refuse_gated, weight_graph
 from sparse_circuits.model import Transformer
 from sparse_circuits.sparsity.activations import activation_count
 
@@ -81,14 +81,15 @@ def explore(
     ValueError
         If the circuit is too big to draw, has no edge or is of another model, if the page weighs too much, if the
         vocabulary has the wrong length or names a token twice, if a prompt is empty, too long or has an unknown token,
-        if the values are not one for each node, if a note names no edge of the model, or if attention has gates, which
-        the page's forward pass does not know.
+        if the values are not one for each node, if a note names no edge of the model, or if attention or the MLPs
+        have gates, which the page's forward pass does not know.
     """
     if model.cfg.attention_gate_bias is not None:
         raise ValueError(
             f"The model has attention gates with bias {model.cfg.attention_gate_bias}, which the page cannot run; give "
             "a model without gates."
         )
+    refuse_gated(model, "the page cannot run")
     circuit = whole_circuit(model) if circuit is None else circuit
     _check_size(model, circuit)
     vocabulary = read_vocabulary(vocabulary, model.cfg.d_vocab)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..model import Transformer
 
 # The dimension of a weight along which the connections of one neuron, or of one channel of a head, lie.
-CONNECTIONS = {"W_Q": 1, "W_K": 1, "W_V": 1, "W_O": 2, "W_in": 0, "W_out": 1}
+CONNECTIONS = {"W_Q": 1, "W_K": 1, "W_V": 1, "W_O": 2, "W_gate": 0, "W_in": 0, "W_out": 1}
 EMBEDDINGS = ("W_E", "W_pos", "W_U")
 
 
@@ -32,8 +32,8 @@ class WeightSparsity:
     Parameters
     ----------
     density : float
-        Share of the entries of W_Q, W_K, W_V, W_O, W_in and W_out that are kept at the end, of each weight on its own.
-        The heads of a layer share one budget.
+        Share of the entries of W_Q, W_K, W_V, W_O, W_gate, W_in and W_out that are kept at the end, of each weight on
+        its own. The heads of a layer share one budget.
     expansion : float
         How many times denser the embeddings W_E, W_pos and W_U are, never above 1. The paper's rule: a model that is
         `expansion` times wider than its smallest sibling has density `budget / expansion**2`, embeddings
