@@ -18,7 +18,7 @@ SITE_SOURCES := _config.yml book/_toc.yml book/references.bib \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install book serve lab test lint format chapters student lock sync clean
+.PHONY: help install book serve lab test threads lint format chapters student lock sync clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -44,8 +44,11 @@ serve: book ## serve the built site on 127.0.0.1:8000
 lab: .venv/installed ## open the chapters in JupyterLab
 	$(VENV_PYTHON) -m jupyterlab --notebook-dir=notebooks
 
-test: .venv/installed ## run everything that CI runs, with a summary at the end
+test: .venv/installed ## run the tests, the linters and every chapter, with a summary at the end
 	$(VENV_PYTHON) -m book_tools.check
+
+threads: .venv/installed ## run the chapters with two threads, which may move a number by a little
+	$(VENV_PYTHON) -m book_tools.check chapters-2-threads
 
 lint: .venv/installed ## run ruff and the notebook linters only
 	$(VENV_PYTHON) -m book_tools.check lint format linters

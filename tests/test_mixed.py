@@ -53,7 +53,7 @@ def distribution(text: list[str]) -> dict[str, float]:
             filler = uniformly(named("w", range(32)), SHARES["filler"])
         return {
             **filler,
-            **uniformly(named("k", range(16)), SHARES["recall"]),
+            **uniformly(named("k", range(8)), SHARES["recall"]),
             **uniformly(named("l", range(24)), SHARES["induction"]),
             **uniformly(named("n", range(16)), SHARES["names"]),
             "from": SHARES["years"],
@@ -132,6 +132,16 @@ def test_questions_of_a_task_have_the_answer_that_the_rules_give(task):
         assert pairs.clean.position[i] == len(row) - 1
 
 
+@pytest.mark.parametrize("lead", [0, 1, 8, 40])
+def test_the_lead_moves_the_question_and_changes_nothing_in_it(lead):
+    shorter, longer = (mixed_questions("names", 5, seed=3, lead=n).clean for n in (lead, lead + 2))
+    assert longer.tokens.shape[1] == shorter.tokens.shape[1] + 2 == lead + 9
+    assert torch.equal(shorter.tokens[:, lead + 1 :], longer.tokens[:, lead + 3 :])
+    assert {WORDS[token][0] for token in shorter.tokens[:, 1 : lead + 1].flatten().tolist()} == (
+        {"w"} if lead else set()
+    )
+
+
 def test_the_same_seed_draws_the_same():
     assert torch.equal(LANGUAGE.draw(2, 40, 7).tokens, LANGUAGE.draw(2, 40, 7).tokens)
     assert not torch.equal(LANGUAGE.draw(2, 40, 7).tokens, LANGUAGE.draw(2, 40, 8).tokens)
@@ -148,6 +158,7 @@ def test_the_same_seed_draws_the_same():
             r"There is no task 'brackets' in the mixed language; choose",
         ),
         (lambda: mixed_questions("names", 0, 0), r"0 couples were asked for; give 1 or more"),
+        (lambda: mixed_questions("names", 1, 0, lead=-1), r"lead is -1; give the number of filler words"),
     ],
 )
 def test_bad_input_is_named(ask, message):

@@ -54,6 +54,14 @@ def test_edges_close_within_the_limit_and_the_best_state_is_returned(dense, sett
     assert all(torch.equal(a, b) for a, b in zip(stored.parameters(), run.model.parameters(), strict=True))
 
 
+def test_the_best_state_may_have_a_limit_of_its_own(dense, settings):
+    strict = replace(settings, held_out_limit=settings.limit - 0.06)
+    run = post_train(dense, first_token_again, SPARSE, strict, HELD_OUT, progress=False)
+    within = [row["open_density"] for row in run.log if row["held_out_loss"] <= strict.held_out_limit]
+    assert run.best is None if not within else run.best["open_density"] == min(within)
+    assert post_train(dense, first_token_again, SPARSE, replace(settings, held_out_limit=0.01), HELD_OUT).best is None
+
+
 def test_a_run_that_was_stopped_resumes_to_the_same_weights(dense, settings, tmp_path):
     whole = post_train(dense, first_token_again, SPARSE, settings, HELD_OUT, tmp_path / "whole", progress=False)
 
@@ -139,6 +147,7 @@ def test_the_noise_is_that_of_the_step_and_the_callers_random_state_stays(dense,
     ("change", "message"),
     [
         ({"limit": -1.0}, r"limit is -1\.0; give"),
+        ({"held_out_limit": 0.0}, r"held_out_limit is 0\.0; give"),
         ({"distillation": -1.0}, r"distillation is -1\.0; give"),
         ({"multiplier": 0.0}, r"multiplier is 0\.0; give"),
     ],

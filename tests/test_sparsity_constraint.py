@@ -80,6 +80,7 @@ def test_its_state_comes_back():
         ({"limit": 1.0, "rate": 0.0}, "rate is 0.0; give"),
         ({"limit": 1.0, "decay": 1.0}, "decay is 1.0; give"),
         ({"limit": 1.0, "log_bounds": (1, 2)}, r"log_bounds are \(1, 2\); give"),
+        ({"limit": 1.0, "log_start": 6.0}, r"at most log_start, 6\.0, and one at least it"),
     ],
 )
 def test_bad_settings_are_named(settings, message):
@@ -94,3 +95,10 @@ def test_an_infinite_loss_leaves_the_controller_as_it_was():
     with pytest.raises(FloatingPointError, match="The loss is inf; lower learning_rate"):
         controller.update(math.inf)
     assert controller.state_dict() == before
+
+
+def test_the_multiplier_begins_where_it_is_told_to():
+    controller = ConstraintController(limit=1.0, log_bounds=(-4, 1), log_start=-1.5)
+    assert controller.log_multiplier == -1.5
+    controller.update(2.0)
+    assert controller.log_multiplier == pytest.approx(-1.4)

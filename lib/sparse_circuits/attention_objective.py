@@ -27,10 +27,13 @@ class AttentionSparsity:
     Parameters
     ----------
     limit : float
-        What the loss may be, in nats per token: for example that of the dense model plus a little.
+        What the loss may be in training, in nats per token: for example that of the dense model plus a little.
+    held_out_limit : float, optional
+        What the loss may be on held-out windows for a state to count as the best; `limit` if not given. Give it for a
+        text that training goes over more than once, whose held-out part is harder.
     bias : float
         Of the gates at the start and at the end, see `sparsity.attention.AttentionGate`.
-    rate, decay, log_bounds, relative
+    rate, decay, log_bounds, relative, log_start
         Of the controller, see `sparsity.constraint.ConstraintController`.
     distillation : float
         Weight of KL(dense model || this model), in nats per token, added to what is minimised; 0 does without the
@@ -56,6 +59,8 @@ class AttentionSparsity:
     distillation: float = 0.0
     multiplier: float | None = None
     seed: int = 0
+    held_out_limit: float | None = None
+    log_start: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "log_bounds", tuple(self.log_bounds))
@@ -63,11 +68,20 @@ class AttentionSparsity:
             raise ValueError(f"distillation is {self.distillation!r}; give a weight of 0 or more.")
         if self.multiplier is not None and not 0 < self.multiplier < math.inf:
             raise ValueError(f"multiplier is {self.multiplier!r}; give a weight above 0, or None to control it.")
+        if self.held_out_limit is not None and not 0 < self.held_out_limit < math.inf:
+            raise ValueError(f"held_out_limit is {self.held_out_limit!r}; give a finite number above 0, or None.")
         self.controller()
+
+    @property
+    def best_limit(self) -> float:
+        """What the held-out loss of the best state may be."""
+        return self.limit if self.held_out_limit is None else self.held_out_limit
 
     def controller(self) -> ConstraintController:
         """Return a new controller with these settings."""
-        controller = ConstraintController(self.limit, self.rate, self.decay, self.log_bounds, self.relative)
+        controller = ConstraintController(
+            self.limit, self.rate, self.decay, self.log_bounds, self.relative, self.log_start
+        )
         if self.multiplier is not None:
             controller.log_multiplier = math.log(self.multiplier)
         return controller

@@ -38,7 +38,8 @@ class PostTrainingRun(TrainingRun):
         As in `TrainingRun`; the evaluation adds `held_out_loss` (nats per token) and `open_density` (of causal pairs),
         both without noise.
     best : dict, optional
-        The log row with the fewest open edges among those whose held-out loss was within the limit; None if none was.
+        The log row with the fewest open edges among those whose held-out loss was within `config.best_limit`; None if
+        none was.
     """
 
     best: dict[str, float] | None = None
@@ -171,7 +172,7 @@ class _Best:
         opened = open_edges(model, self.held_out[:, :-1])
         row = {"held_out_loss": held_out_loss(model, self.held_out, self.loss), "open_density": opened.of_allowed_pairs}
         fewer = self.row is None or row["open_density"] < self.row["open_density"]
-        if row["held_out_loss"] <= self.config.limit and fewer:
+        if row["held_out_loss"] <= self.config.best_limit and fewer:
             self.row, self.weights = row, {name: w.detach().cpu().clone() for name, w in model.state_dict().items()}
             if self.directory:
                 save_model(model, self.directory, row__json=canonical_json({"row": row, "settings": self._settings}))

@@ -102,7 +102,7 @@ def _mini_python(split: str) -> Int[Tensor, " n_tokens"]:
 SOURCES = {
     "stdlib": _text(code_tokens),
     "mini_python": _text(_mini_python),
-    "recall": _language(KeyValueRecall()),
+    "recall": _language(KeyValueRecall(n_keys=8, share=0.5)),
     "mixed": _language(MixedLanguage()),
     "addition": _sums(),
 }

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .circuit import Circuit
-from .component_runs import activations, answer_logits, check_has_attention, per_prompt
+from .component_runs import activations, check_has_attention, per_prompt
 from .model import Transformer
 from .prompt_pairs import Metric, PromptPairs
 from .token_edges import TokenGraph, check_values
@@ -62,14 +62,25 @@ class TokenScore:
                 f"{circuit!r} is not of the attention edges of {shape[0]} layers of {shape[1]} heads over {shape[2]} "
                 "positions; take it from token_graph(model, length)."
             )
-        hooks = []
+        prompts, last = self.pairs.clean, f"blocks.{cfg.n_layers - 1}."
+        # The last layer is run at the answer positions alone: what its attention writes there is added everywhere.
+        hooks = [
+            (f"{last}attn.hook_attn_scores", lambda scores, hook: _answer_queries(prompts, scores)),
+            (f"{last}hook_resid_mid", lambda stream, hook: prompts.answer_rows(stream)),
+        ]
         for layer, kept in enumerate(graph.by_layer(circuit.edge_masks)):
-            hooks.append((f"blocks.{layer}.attn.hook_pattern", lambda pattern, hook, kept=kept: pattern * kept))
+            at_last = layer == cfg.n_layers - 1
+            mask = kept[:, prompts.position].transpose(0, 1)[:, :, None] if at_last else kept
+            hooks.append((f"blocks.{layer}.attn.hook_pattern", lambda pattern, hook, mask=mask: pattern * mask))
             if self.values == "corrupted":
                 instead = self._corrupted(layer, kept)
+                instead = prompts.answer_rows(instead) if at_last else instead
                 hooks.append((f"blocks.{layer}.attn.hook_z", lambda z, hook, instead=instead: z + instead))
-        logits = answer_logits(self.model, self.pairs.clean, hooks)
-        return float(per_prompt(self.metric, self.pairs.clean, logits).double().mean())
+        with self.model.hooks(fwd_hooks=hooks):
+            logits = self.model(prompts.tokens)
+        # A bigram table adds its rows for all positions.
+        logits = logits[:, 0] if logits.shape[1] == 1 else prompts.answer_rows(logits)[:, 0]
+        return float(per_prompt(self.metric, prompts, logits).double().mean())
 
     def _corrupted(self, layer: int, kept: Tensor) -> Tensor:
         """Return what the ablated edges of a layer carry in the corrupted run, as a part of `hook_z`."""
@@ -82,3 +93,8 @@ class TokenScore:
         layers = range(self.model.cfg.n_layers)
         carried = [f"blocks.{layer}.attn.hook_{place}" for layer in layers for place in ("pattern", "v")]
         return activations(self.model, self.pairs.corrupted_prompts, carried)
+
+
+def _answer_queries(prompts: TwoWayPrompts, scores: Tensor) -> Tensor:
+    """Return attention scores (n, head, query, key) at the answer position of each prompt, shape (n, head, 1, key)."""
+    return prompts.answer_rows(scores.transpose(1, 2)).transpose(1, 2)

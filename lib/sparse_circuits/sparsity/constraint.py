@@ -27,6 +27,8 @@ class ConstraintController:
         Of the moving average of the violation: the share of the average that stays at each update.
     log_bounds : tuple of float
         Smallest and largest logarithm of the multiplier.
+    log_start : float
+        Its logarithm at the start. A low one lets the penalty fall first and the loss come back after.
     relative : bool
         Measure the violation as loss / limit - 1, so that `rate` means the same for large and small losses; else as
         loss - limit.
@@ -34,7 +36,7 @@ class ConstraintController:
     Attributes
     ----------
     log_multiplier : float
-        Natural logarithm of the weight of the loss against the penalty; 0 at the start.
+        Natural logarithm of the weight of the loss against the penalty.
     average : float or None
         Moving average of the violation; None before the first update.
 
@@ -49,6 +51,7 @@ class ConstraintController:
     decay: float = 0.9
     log_bounds: tuple[float, float] = (-5.0, 5.0)
     relative: bool = True
+    log_start: float = 0.0
     log_multiplier: float = field(default=0.0, init=False)
     average: float | None = field(default=None, init=False)
 
@@ -61,8 +64,12 @@ class ConstraintController:
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay is {self.decay!r}; give a share from 0 to below 1.")
         low, high = self.log_bounds
-        if not low <= 0 <= high:
-            raise ValueError(f"log_bounds are {self.log_bounds!r}; give one at most 0 and one at least 0.")
+        if not low <= self.log_start <= high:
+            raise ValueError(
+                f"log_bounds are {self.log_bounds!r}; give one at most log_start, {self.log_start!r}, "
+                "and one at least it."
+            )
+        self.log_multiplier = self.log_start
 
     @property
     def multiplier(self) -> float:

@@ -22,8 +22,8 @@ import torch
 from .chain import CHANCES, START, FillerChain, KnownSequences
 from .draw import Draw
 
-SHARES = {"filler": 0.62, "recall": 0.12, "induction": 0.08, "names": 0.09, "years": 0.09}
-SIZES = {"key": 16, "value": 16, "letter": 24, "name": 16, "year": 100, "word": 32}
+SHARES = {"filler": 0.54, "recall": 0.20, "induction": 0.08, "names": 0.09, "years": 0.09}
+SIZES = {"key": 8, "value": 16, "letter": 24, "name": 16, "year": 100, "word": 32}
 GLUE = ("and", "went", "gave", "from", "to")
 SHORTEST, LONGEST = 4, 6
 # The first year leaves at least one that is greater, and one that is less.

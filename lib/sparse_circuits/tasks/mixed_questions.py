@@ -20,7 +20,9 @@ LETTERS, STATED = 5, 4
 Question = tuple[list[int], int, int]
 
 
-def mixed_questions(task: str, n: int, seed: int, language: MixedLanguage | None = None) -> PromptPairs:
+def mixed_questions(
+    task: str, n: int, seed: int, language: MixedLanguage | None = None, lead: int = LEAD
+) -> PromptPairs:
     """Return prompts of one task of the mixed language.
 
     Parameters
@@ -40,24 +42,29 @@ def mixed_questions(task: str, n: int, seed: int, language: MixedLanguage | None
         The same seed draws the same prompts.
     language : MixedLanguage, optional
         To share its tables.
+    lead : int
+        Filler words before the question. The universe of attention edges grows with the square of a prompt's length, so
+        a count of them has to say it.
 
     Raises
     ------
     ValueError
-        If there is no such task, or `n` is below 1.
+        If there is no such task, `n` is below 1, or `lead` is negative.
     """
     if task not in TASKS:
         raise ValueError(f"There is no task {task!r} in the mixed language; choose one of {list(TASKS)}.")
     if n < 1:
         raise ValueError(f"{n} couples were asked for; give 1 or more.")
+    if lead < 0:
+        raise ValueError(f"lead is {lead}; give the number of filler words before the question, 0 or more.")
     language = language or MixedLanguage()
     ask = {"recall": _recall, "induction": _induction, "names": _names, "years": _years}[task]
     generator = torch.Generator().manual_seed(seed)
-    leads = (language.first["word"] + language.chain.walks(n, LEAD, generator)).tolist()
+    words = language.first["word"] + language.chain.walks(n, max(2, lead), generator)[:, :lead]
     rows, corrupted, right, wrong = [], [], [], []
-    for i, lead in enumerate(leads):
+    for i, before in enumerate(words.tolist()):
         couple = ask(language, Draw(f"questions about {task}", seed, i))
-        whole = [[START, *lead, *question] for question, _, _ in couple]
+        whole = [[START, *before, *question] for question, _, _ in couple]
         rows += whole
         corrupted += whole[::-1]
         right += [answer for _, answer, _ in couple]
