@@ -89,7 +89,8 @@ def _what_is_wrong(found: Tensor, every: Tensor, is_edge: Tensor, change: Tensor
     ratio = (found[is_edge] / right[is_edge]).abs()
     if ratio.std() < TOLERANCE * ratio.mean():
         return (
-            f"Your scores are {float(ratio.mean()):.3g} times what they should be. Divide by the number of prompts alone."
+            f"Your scores are {float(ratio.mean()):.3g} times what they should be. "
+            "Divide by the number of prompts alone."
         )
     return (
         "These are not the scores yet: the change of a source times the gradient of a reader, summed over positions "
