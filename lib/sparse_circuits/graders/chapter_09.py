@@ -129,12 +129,22 @@ def grade_left_after_pruning(answer: Callable[[list[str]], Iterable[str]]) -> st
 
 
 def _on_a_path(edges: Iterable[str]) -> set[str]:
-    ends = {edge: edge.partition("<")[0].split("->") for edge in edges}
-    reached, useful = {"input"}, {"logits"}
-    for _ in ends:
-        reached |= {reader for source, reader in ends.values() if source in reached}
-        useful |= {source for source, reader in ends.values() if reader in useful}
-    return {edge for edge, (source, reader) in ends.items() if source in reached and reader in useful}
+    writers = {name: name.split("->")[0] for name in edges}
+    readers = {name: name.split("->")[1].split("<")[0] for name in edges}
+    after_input = _reachable("input", [(writers[name], readers[name]) for name in writers])
+    before_logits = _reachable("logits", [(readers[name], writers[name]) for name in writers])
+    return {name for name in writers if writers[name] in after_input and readers[name] in before_logits}
+
+
+def _reachable(start: str, steps: list[tuple[str, str]]) -> set[str]:
+    """Return the nodes that can be reached, depth first."""
+    seen, waiting = set(), [start]
+    while waiting:
+        node = waiting.pop()
+        if node not in seen:
+            seen.add(node)
+            waiting += [there for here, there in steps if here == node]
+    return seen
 
 
 @grader("09.4")
