@@ -71,7 +71,9 @@ class FillerChain:
         return torch.stack(orders)[:, : len(CHANCES)]
 
     def walks(self, n: int, length: int, generator: torch.Generator) -> Int[Tensor, "n length"]:
-        """Draw walks along the chain, each from a random word on."""
+        """Draw walks along the chain, each from a random word on; of length 0 if nothing is to be drawn."""
+        if length == 0:
+            return torch.empty(n, 0, dtype=torch.long)
         words = torch.randint(self.n, (n, 1), generator=generator)
         steps = self.steps(n * (length - 1), generator).view(n, length - 1)
         for step in steps.T:
@@ -81,4 +83,6 @@ class FillerChain:
     @staticmethod
     def steps(n: int, generator: torch.Generator) -> Int[Tensor, " n"]:
         """Draw which successor follows, `n` times."""
+        if n == 0:
+            return torch.empty(0, dtype=torch.long)
         return torch.multinomial(torch.tensor(CHANCES), n, replacement=True, generator=generator)

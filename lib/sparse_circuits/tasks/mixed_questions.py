@@ -60,7 +60,7 @@ def mixed_questions(
     language = language or MixedLanguage()
     ask = {"recall": _recall, "induction": _induction, "names": _names, "years": _years}[task]
     generator = torch.Generator().manual_seed(seed)
-    words = language.first["word"] + language.chain.walks(n, max(2, lead), generator)[:, :lead]
+    words = language.first["word"] + language.chain.walks(n, lead, generator)
     rows, corrupted, right, wrong = [], [], [], []
     for i, before in enumerate(words.tolist()):
         couple = ask(language, Draw(f"questions about {task}", seed, i))
