@@ -80,7 +80,7 @@ def test_its_state_comes_back():
         ({"limit": 1.0, "rate": 0.0}, "rate is 0.0; give"),
         ({"limit": 1.0, "decay": 1.0}, "decay is 1.0; give"),
         ({"limit": 1.0, "log_bounds": (1, 2)}, r"log_bounds are \(1, 2\); give"),
-        ({"limit": 1.0, "log_start": 6.0}, r"at most log_start, 6\.0, and one at least it"),
+        ({"limit": 1.0, "log_start": 6.0}, r"between which log_start, 6\.0, lies"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

@@ -66,8 +66,7 @@ class ConstraintController:
         low, high = self.log_bounds
         if not low <= self.log_start <= high:
             raise ValueError(
-                f"log_bounds are {self.log_bounds!r}; give one at most log_start, {self.log_start!r}, "
-                "and one at least it."
+                f"log_bounds are {self.log_bounds!r}; give two between which log_start, {self.log_start!r}, lies."
             )
         self.log_multiplier = self.log_start
 
