@@ -33,24 +33,20 @@ TWO_THREADS = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to check: its name, its command and what the command needs in its environment."""
+    """One thing to check: its name, its command, and what the command needs in its environment.
+
+    A step `on_chapters` gets the notebooks at the end of its command.
+    """
 
     name: str
     command: tuple[str, ...]
     environment: dict[str, str] = field(default_factory=lambda: ONE_THREAD)
+    on_chapters: bool = False
 
     @property
     def report(self) -> Path | None:
         """Where pytest writes its counts; None for a step that is not a pytest run."""
         return REPORTS / f"{self.name}.xml" if self.command[: len(PYTEST)] == PYTEST else None
-
-
-def chapters(root: Path = ROOT) -> list[str]:
-    """Return the notebooks, the slowest first, so that two processes end at about the same time."""
-    budgets = json.loads((root / "data" / "budgets.json").read_text())
-    names = sorted(path.stem for path in (root / "notebooks").glob("*.ipynb"))
-    slowest = sorted(names, key=lambda name: -budgets.get(name, {}).get("run_seconds", 0.0))
-    return [f"notebooks/{name}.ipynb" for name in slowest]
 
 
 STEPS = (
@@ -60,9 +56,17 @@ STEPS = (
     Step("site", ("make", "book")),
     Step("chromium", (sys.executable, "-m", "book_tools.chromium")),
     Step("tests", (*PYTEST, *TWO_PROCESSES, "tests/")),
-    Step("chapters", (*NBVAL, *TWO_PROCESSES, "--no-loadscope-reorder", *chapters())),
+    Step("chapters", (*NBVAL, *TWO_PROCESSES, "--no-loadscope-reorder"), on_chapters=True),
 )
-ON_REQUEST = (Step("chapters-2-threads", (*NBVAL, *chapters()), TWO_THREADS),)
+ON_REQUEST = (Step("chapters-2-threads", NBVAL, TWO_THREADS, on_chapters=True),)
+
+
+def chapters() -> list[str]:
+    """Return the notebooks, the slowest first, so that two processes end at about the same time."""
+    budgets = json.loads((ROOT / "data" / "budgets.json").read_text())
+    names = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+    slowest = sorted(names, key=lambda name: -budgets.get(name, {}).get("run_seconds", 0.0))
+    return [f"notebooks/{name}.ipynb" for name in slowest]
 
 
 @dataclass(frozen=True)
@@ -100,11 +104,11 @@ def counts_of(report: Path | None, status: int) -> tuple[int, int, int]:
 
 def run(step: Step) -> Result:
     """Run one step with its output on the terminal."""
-    command = list(step.command)
+    command = [*step.command, *(chapters() if step.on_chapters else [])]
     if step.report:
         step.report.unlink(missing_ok=True)
         command.append(f"--junit-xml={step.report}")
-    print(f"\n=== {step.name}: {' '.join(step.command).replace(sys.executable, 'python')}", flush=True)
+    print(f"\n=== {step.name}: {' '.join(command).replace(sys.executable, 'python')}", flush=True)
     started = time.monotonic()
     status = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **step.environment}, stdin=subprocess.DEVNULL
