@@ -128,8 +128,21 @@ def no_floor(x, kept):
     return kept * (x.var(-1, keepdim=True) / kept.var(-1, keepdim=True)).sqrt()
 
 
+def changes_what_it_is_judged_by(x, kept):
+    x.copy_(kept)
+    return kept
+
+
 def test_grader_3():
-    wrong = [over_the_batch, upside_down, without_root, energy_instead, no_floor, lambda x, kept: -mended(x, kept)]
+    wrong = [
+        changes_what_it_is_judged_by,
+        over_the_batch,
+        upside_down,
+        without_root,
+        energy_instead,
+        no_floor,
+        lambda x, kept: -mended(x, kept),
+    ]
     assert_grader("15.3", right=[mended, mended_by_std], wrong=wrong)
 
 

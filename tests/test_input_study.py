@@ -9,7 +9,6 @@ from sparse_circuits.input_study import (
     Learning,
     energies,
     grid,
-    layer_inputs,
     measured,
     mitigated,
 )
@@ -25,6 +24,7 @@ from sparse_circuits.sparsity import (
     pruned_inputs,
     static_shifts,
 )
+from sparse_circuits.sparsity.inputs import layer_inputs
 
 CONFIG = TransformerConfig(d_vocab=20, n_ctx=9, n_layers=1, d_model=16, n_heads=2, d_head=8, d_mlp=32, gated_mlp=True)
 MODEL = Transformer(CONFIG, seed=1).eval()

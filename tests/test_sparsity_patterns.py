@@ -83,8 +83,8 @@ def test_the_comparators_sort_every_order(size):
 def test_a_pattern_is_written_as_it_is_read():
     for text in ("2:4", "16:32", "unstructured", "unstructured 30 %"):
         assert str(Pattern.parse(text)) == text
-    assert Pattern.parse("1:4").density == 0.25
-    assert Pattern.parse("unstructured").density == 0.5
+    assert Pattern.parse("1:4") == Pattern(1, 4)
+    assert Pattern.parse("unstructured") == Pattern(50)
 
 
 def test_index_bits_are_those_of_the_number_of_masks():

@@ -10,14 +10,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from .graph import as_matrix
+from .metrics import match_with_label, next_token_loss
 from .model import Transformer
 from .sparsity.corrections import first_corrections, learn_corrections, static_shifts
-from .sparsity.inputs import PROJECTIONS, InputPruning, prune_input, pruned_inputs, pruned_layers
+from .sparsity.inputs import InputPruning, layer_inputs, projection_of, prune_input, pruned_inputs
 from .sparsity.order_statistics import FAMILIES, energy_lost, energy_lost_by, fitted_law
 from .sparsity.patterns import Pattern
 
@@ -74,14 +74,18 @@ def measured(model: Transformer, windows: Int[Tensor, "window pos_and_one"], bat
         Tokens; each but the first is predicted.
     batch_size : int
         Windows per run. A criterion that looks at other tokens sees those of its run.
+
+    Raises
+    ------
+    ValueError
+        If a logit is nan.
     """
-    loss = right = 0.0
+    loss = accuracy = 0.0
     for batch in windows.split(batch_size):
-        logits, targets = model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten()
-        loss += F.cross_entropy(logits, targets, reduction="sum").item()
-        right += (logits.argmax(-1) == targets).sum().item()
-    n = windows[:, 1:].numel()
-    return {"loss": loss / n, "accuracy": right / n}
+        logits, share = model(batch[:, :-1]), len(batch) / len(windows)
+        loss += share * next_token_loss(logits, batch).item()
+        accuracy += share * match_with_label(logits.flatten(0, 1), batch[:, 1:].flatten())
+    return {"loss": loss, "accuracy": accuracy}
 
 
 def mitigated(
@@ -154,15 +158,6 @@ def grid(
 
 
 @torch.no_grad()
-def layer_inputs(model: Transformer, tokens: Int[Tensor, "batch pos"]) -> dict[str, Float[Tensor, "token channel"]]:
-    """Return what every prunable layer reads, by its weight, shape (token, channel), in a run without pruning."""
-    layers = pruned_layers(model)
-    sources = {source for source, _ in layers.values()}
-    _, cache = model.run_with_cache(tokens, names_filter=lambda name: name in sources)
-    return {matrix: cache[source].flatten(2).flatten(0, 1) for matrix, (source, _) in layers.items()}
-
-
-@torch.no_grad()
 def energies(
     model: Transformer, tokens: Int[Tensor, "batch pos"], patterns: Sequence[Pattern]
 ) -> Iterator[dict[str, object]]:
@@ -191,7 +186,7 @@ def energies(
         square = entries.double().square()
         shared = {
             "weight": matrix,
-            "projection": next(name for name, (end, *_) in PROJECTIONS.items() if matrix.endswith(end)),
+            "projection": projection_of(matrix),
             "kurtosis": (square.square().mean() / square.mean().square()).item(),
             "best": max(fits, key=lambda family: fits[family][1]),
         }

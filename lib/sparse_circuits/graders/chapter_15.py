@@ -68,7 +68,7 @@ def grade_cheap_shift(answer: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]])
     """Check that the first tensor is sparse, and that the second is the output of the shifted layer."""
     for seed in range(3):
         x, weight = _inputs(5, 12, seed), torch.randn(12, 7, generator=torch.Generator().manual_seed(seed))
-        pair = answer(x, weight)
+        pair = answer(x.clone(), weight.clone())
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise Wrong(f"Your function returned {type(pair).__name__}; return two tensors, what is multiplied and y.")
         kept = _tensor(pair[0], x.shape, "The first of the two")
@@ -95,7 +95,7 @@ def grade_mended_variance(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
     """Compare the reader's correction with the definition on tokens of different sizes."""
     x = _inputs(6, 16) * torch.tensor([0.1, 1.0, 10.0, 1.0, 3.0, 0.5])[:, None]
     kept = x * pattern_mask(x, Pattern(2, 4))
-    found = _tensor(answer(x, kept.clone()), x.shape, "What your function returns")
+    found = _tensor(answer(x.clone(), kept.clone()), x.shape, "What your function returns")
     if ((found != 0) & (kept == 0)).any():
         raise Wrong("Entries that were pruned are no longer zero. Multiply what is left, and add nothing.")
     before, after = x.var(-1), found.var(-1)

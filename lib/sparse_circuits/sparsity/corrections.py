@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..graph import as_matrix
 from ..metrics import next_token_loss
-from .inputs import PROJECTIONS, Correction, InputPruning, pruned_inputs, pruned_layers
+from .inputs import Correction, InputPruning, layer_inputs, projection_of, pruned_inputs, pruned_layers
 
 if TYPE_CHECKING:
     from ..model import Transformer
@@ -24,7 +24,6 @@ LEARNED = ("shift", "scale", "low rank")
 FIRST_ENTRIES = 0.02
 
 
-@torch.no_grad()
 def static_shifts(
     model: Transformer, tokens: Int[Tensor, "batch pos"], projections: Iterable[str] | None = None
 ) -> dict[str, Correction]:
@@ -44,11 +43,8 @@ def static_shifts(
     arXiv 2509.22166 gives a static shift beside the dynamic one; its code has none, so the statistic, the mean of each
     channel, is a reading of the text.
     """
-    layers = pruned_layers(model, projections)
-    sources = {source for source, _ in layers.values()}
-    _, cache = model.run_with_cache(tokens, names_filter=lambda name: name in sources)
-    means = {source: cache[source].flatten(2).mean((0, 1)) for source in sources}
-    return {matrix: Correction(shift=means[source]) for matrix, (source, _) in layers.items()}
+    inputs = layer_inputs(model, tokens, projections)
+    return {matrix: Correction(shift=x.mean(0)) for matrix, x in inputs.items()}
 
 
 def first_corrections(
@@ -111,7 +107,7 @@ def learn_corrections(
     model : Transformer
         Its weights stay as they are.
     pruning : InputPruning
-        How the inputs of the layers in `first` are pruned.
+        How inputs are pruned: those of every layer of the kinds that are in `first`.
     first : dict of str to Correction
         Where to begin, see `first_corrections`.
     batches : callable
@@ -136,7 +132,7 @@ def learn_corrections(
     }
     free = [tensor for tensors in learned.values() for tensor in tensors.values()]
     corrections = {matrix: Correction(**tensors) for matrix, tensors in learned.items()}
-    projections = {_projection(matrix) for matrix in first}
+    projections = {projection_of(matrix) for matrix in first}
     optimiser = torch.optim.Adam(free, lr=learning_rate)
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = learning_rate * (steps - step) / steps
@@ -152,7 +148,3 @@ def learn_corrections(
         matrix: Correction(**{name: tensor.detach() for name, tensor in tensors.items()})
         for matrix, tensors in learned.items()
     }
-
-
-def _projection(matrix: str) -> str:
-    return next(name for name, (weight, *_) in PROJECTIONS.items() if matrix.endswith(weight))

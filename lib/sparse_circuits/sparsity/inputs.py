@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..graph import as_matrix
@@ -187,9 +188,14 @@ def pruned_inputs(
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         On entry if there is no such projection, or a correction is for a layer that is not pruned; in the run if the
         pattern does not fit a layer. The hooks are gone in either case.
+
+    Notes
+    -----
+    A layer's output is changed, and not its input, which other layers read too. So a hook of your own that changes an
+    input has to be added before the context is entered, and contexts may be nested only if they prune other layers.
 
     Examples
     --------
@@ -261,3 +267,29 @@ def pruned_layers(model: HookedRootModule, projections: Iterable[str] | None = N
         for layer in range(model.cfg.n_layers)
         for matrix, source, target in (ends[name] for name in known if name in chosen)
     }
+
+
+def projection_of(matrix: str) -> str:
+    """Return the name in `PROJECTIONS` of the layer with a weight such as `"blocks.0.attn.W_Q"`."""
+    return next(name for name, (weight, *_) in PROJECTIONS.items() if matrix.endswith(weight))
+
+
+@torch.no_grad()
+def layer_inputs(
+    model: HookedRootModule, tokens: Int[Tensor, "batch pos"], projections: Iterable[str] | None = None
+) -> dict[str, Float[Tensor, "token channel"]]:
+    """Return what each layer that can be pruned reads, by its weight, shape (token, channel).
+
+    Parameters
+    ----------
+    model : HookedRootModule
+        In whatever state it is; inside `pruned_inputs` what is returned is not yet pruned itself.
+    tokens : int tensor, shape (batch, pos)
+        Prompts.
+    projections : iterable of str, optional
+        As in `pruned_inputs`.
+    """
+    layers = pruned_layers(model, projections)
+    sources = {source for source, _ in layers.values()}
+    _, cache = model.run_with_cache(tokens, names_filter=lambda name: name in sources)
+    return {matrix: cache[source].flatten(2).flatten(0, 1) for matrix, (source, _) in layers.items()}

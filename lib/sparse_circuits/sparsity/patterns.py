@@ -76,11 +76,6 @@ class Pattern:
             return f"{self.keep}:{self.group}"
         return "unstructured" if self.keep == 50 else f"unstructured {self.keep} %"
 
-    @property
-    def density(self) -> float:
-        """Share of the entries that stay (of a row of infinite width, if unstructured)."""
-        return self.keep / (self.group or 100)
-
     def sizes(self, width: int) -> tuple[int, int]:
         """Return N and M for rows of `width` entries; an unstructured pattern keeps the whole number below its share.
 

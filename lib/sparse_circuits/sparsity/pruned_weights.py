@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..graph import as_matrix, as_weight
-from .inputs import pruned_layers
+from .inputs import layer_inputs, projection_of, pruned_layers
 from .patterns import Pattern, pattern_mask
 
 if TYPE_CHECKING:
@@ -61,12 +61,12 @@ def prune_weights(
         raise ValueError(f"{method} looks at inputs, and tokens is None; give calibration prompts.")
     pruned = copy.deepcopy(model)
     layers = pruned_layers(pruned, projections)
+    chosen = {projection_of(matrix) for matrix in layers}
     for block in range(pruned.cfg.n_layers):
-        mine = {matrix: source for matrix, (source, _) in layers.items() if matrix.startswith(f"blocks.{block}.")}
-        inputs = {} if method == "magnitude" else _inputs(pruned, set(mine.values()), tokens)
-        for matrix, source in mine.items():
+        inputs = {} if method == "magnitude" else layer_inputs(pruned, tokens, chosen)
+        for matrix in (name for name in layers if name.startswith(f"blocks.{block}.")):
             weight = pruned.get_parameter(matrix)
-            kept = prune_matrix(as_matrix(matrix, weight), pattern, method, inputs.get(source))
+            kept = prune_matrix(as_matrix(matrix, weight), pattern, method, inputs.get(matrix))
             weight.copy_(as_weight(matrix, kept, pruned.cfg.n_heads))
     return pruned
 
@@ -146,9 +146,3 @@ def sparsegpt(
             rows[:, channel:] -= error[:, None] * factor[channel, channel:]
             rows[~stays[:, place], channel] = 0
     return rows.T.to(weight)
-
-
-def _inputs(model: Transformer, sources: set[str], tokens: Int[Tensor, "batch pos"]) -> dict[str, Tensor]:
-    """Return what the model has at some hooks, shape (token, channel)."""
-    _, cache = model.run_with_cache(tokens, names_filter=lambda name: name in sources)
-    return {name: cache[name].flatten(2).flatten(0, 1) for name in sources}
