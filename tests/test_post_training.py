@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 from sparse_circuits.attention_objective import AttentionSparsity, SparseAttention
-from sparse_circuits.checkpoints import CheckpointError, load_model
+from sparse_circuits.checkpoints import CheckpointError, data_path, load_model
 from sparse_circuits.metrics import next_token_loss
 from sparse_circuits.model import Transformer, TransformerConfig
 from sparse_circuits.post_training import DivergedError, check_attention_is_needed, held_out_loss, post_train
+from sparse_circuits.recipes import Recipe
 from sparse_circuits.sparsity.attention import gated, open_edges
 from sparse_circuits.training import TrainingConfig, train
 
@@ -155,3 +156,23 @@ def test_the_noise_is_that_of_the_step_and_the_callers_random_state_stays(dense,
 def test_bad_settings_are_named(change, message):
     with pytest.raises(ValueError, match=message):
         AttentionSparsity(**{"limit": 1.0, **change})
+
+
+def shipped_runs():
+    """Folders of post-training runs, each with the seed of the dense model that it started from."""
+    folders = [*data_path("models").glob("*-attention-*"), *data_path("attention_frontier").iterdir()]
+    return sorted((folder, folder.name.partition("-")[0], int(folder.name[-1])) for folder in folders)
+
+
+@pytest.mark.parametrize(("folder", "task", "seed"), shipped_runs(), ids=lambda part: getattr(part, "name", part))
+def test_a_shipped_run_has_a_control_that_saw_the_same_batches(folder, task, seed):
+    run = Recipe.read(folder / "recipe.toml")
+    log = (folder / "log.csv").read_text().splitlines()
+    assert run.attention
+    assert int(dict(zip(log[0].split(","), log[-1].split(","), strict=True))["step"]) == run.training.steps
+    if task == "addition":
+        return  # the dense model solves every sum, so there is nothing to fine-tune
+    control = Recipe.read(data_path("models", f"{task}-tuned-{seed}") / "recipe.toml")
+    for name in ("start", "stream", "seed", "held_out_windows"):
+        assert getattr(run, name) == getattr(control, name)
+    assert (run.training.steps, run.training.batch_size) == (control.training.steps, control.training.batch_size)

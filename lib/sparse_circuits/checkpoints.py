@@ -162,6 +162,19 @@ def save_model(model: Transformer, directory: str | os.PathLike, **extra_files: 
     write_folder(Path(directory), files, kind="model")
 
 
+def folder_of(source: str | os.PathLike, kind: str) -> Path:
+    """Return a folder that is there, or the one of that name among those of its kind that the book ships."""
+    directory, shipped = Path(source), data_path(f"{kind}s")
+    if directory.is_dir():
+        return directory
+    if not (shipped / source).is_dir():
+        names = sorted(path.parent.name for path in shipped.glob(f"*/{MANIFEST}"))
+        raise CheckpointError(
+            f"There is no folder {str(source)!r} and no shipped {kind} of that name; shipped: {names}."
+        )
+    return shipped / source
+
+
 def load_model(source: str | os.PathLike) -> Transformer:
     """Load a model that `save_model` wrote, or one of the models that the book ships.
 
@@ -181,15 +194,7 @@ def load_model(source: str | os.PathLike) -> Transformer:
         If a file is missing or damaged, the format or a field is unknown, or a weight has the wrong name or shape.
         Nothing is returned then: the model is built only after every check has passed.
     """
-    directory = Path(source)
-    if not directory.is_dir():
-        shipped = data_path("models", str(source))
-        if not shipped.is_dir():
-            names = sorted(path.parent.name for path in data_path("models").glob(f"*/{MANIFEST}"))
-            raise CheckpointError(
-                f"There is no folder {str(source)!r} and no shipped model of that name; shipped: {names}."
-            )
-        directory = shipped
+    directory = folder_of(source, "model")
     files = read_folder(directory, kind="model")
     return build_model(files[CONFIG], files[WEIGHTS], directory)
 

@@ -14,7 +14,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .checkpoints import CONFIG, MANIFEST, RESTORE, CheckpointError, canonical_json, read_folder, write_folder
+from .checkpoints import (
+    CONFIG,
+    MANIFEST,
+    RESTORE,
+    CheckpointError,
+    canonical_json,
+    folder_of,
+    read_folder,
+    write_folder,
+)
 from .model import Transformer
 from .transcoder import INPUT_HOOKS, OUTPUT_HOOK, Transcoder, TranscoderConfig, check_belongs
 
@@ -41,20 +50,21 @@ def save_transcoder(transcoder: Transcoder, directory: str | os.PathLike, **extr
     write_folder(Path(directory), files, KIND)
 
 
-def load_transcoder(directory: str | os.PathLike, model: Transformer | None = None) -> Transcoder:
-    """Load a transcoder that `save_transcoder` wrote.
+def load_transcoder(source: str | os.PathLike, model: Transformer | None = None) -> Transcoder:
+    """Load a transcoder that `save_transcoder` wrote, or one of the transcoders that the book ships.
 
     Parameters
     ----------
-    directory : path
-        The folder.
+    source : path or str
+        A folder, or the name of a folder in `data/transcoders`.
     model : Transformer, optional
         The model that it must belong to.
 
     Returns
     -------
     Transcoder
-        In evaluation mode, on the CPU, in the stored precision, without gradients.
+        In evaluation mode, on the CPU, in the stored precision (float16 is for storage; it comes back as float32),
+        without gradients.
 
     Raises
     ------
@@ -63,7 +73,7 @@ def load_transcoder(directory: str | os.PathLike, model: Transformer | None = No
     ValueError
         If the transcoder is not one of `model`.
     """
-    directory = Path(directory)
+    directory = folder_of(source, KIND)
     files = read_folder(directory, KIND)
     try:
         cfg = TranscoderConfig(**json.loads(files[CONFIG]))
@@ -216,7 +226,8 @@ def _built(cfg: TranscoderConfig, state: Mapping[str, Tensor], path: Path, model
             raise CheckpointError(
                 f"{path}: {name!r} has shape {found.get(name)}, the configuration asks for {expected.get(name)}."
             )
-    transcoder = transcoder.to(state["W_enc"].dtype)
+    stored = state["W_enc"].dtype
+    transcoder = transcoder.to(torch.float32 if stored == torch.float16 else stored)
     transcoder.load_state_dict(dict(state))
     if model is not None:
         check_belongs(transcoder, model)
