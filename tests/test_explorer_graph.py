@@ -40,9 +40,7 @@ def data_of(explorer):
 def test_the_page_holds_every_node_and_edge_of_the_pruned_graph(graph, reading):
     circuit = prune_graph(graph)
     page, data = data_of(explore_graph(graph, circuit, WORDS, "Title <b>", reading))
-    edges = {
-        (data["nodes"][s][0], data["nodes"][t][0]): weight for s, t, weight in data["edges"]
-    }
+    edges = {(data["nodes"][s][0], data["nodes"][t][0]): weight for s, t, weight in data["edges"]}
     assert {f"{s}->{t}" for s, t in edges} == set(circuit.edges())
     for (source, target), weight in edges.items():
         assert weight == pytest.approx(graph.edge(source, target), rel=1e-3)

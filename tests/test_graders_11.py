@@ -4,7 +4,9 @@ import torch
 from helpers import grader_tests
 
 
-def row(scaled=True, per_unit=False, later=False, bias_scaled=False, order=("token", "features", "error", "b_dec", "b_enc")):
+def row(
+    scaled=True, per_unit=False, later=False, bias_scaled=False, order=("token", "features", "error", "b_dec", "b_enc")
+):
     """The row of a feature, or one with some mistakes."""
 
     def answer(w_enc, b_enc, scale, embedding, activations, decoders, error, b_dec):

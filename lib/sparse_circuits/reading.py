@@ -51,7 +51,9 @@ class Reading:
                 raise ValueError(f"Supernode {name!r} has the nodes {members!r}; give it a name and a list of nodes.")
             for node in members:
                 if node in seen:
-                    raise ValueError(f"{node} is in {seen[node]!r} and in {name!r}; a node is in one supernode at most.")
+                    raise ValueError(
+                        f"{node} is in {seen[node]!r} and in {name!r}; a node is in one supernode at most."
+                    )
                 seen[node] = name
 
     @classmethod

@@ -258,4 +258,5 @@ def _legend(n_nodes: int, n_edges: int) -> str:
         f"{words}</span>"
         for kind, mark, words in keys
     )
-    return f"{drawn}<span>{n_nodes} nodes, {n_edges} edges. Width of a line: its share of all that enters its target.</span>"
+    counts = f"{n_nodes} nodes, {n_edges} edges. Width of a line: its share of all that enters its target."
+    return f"{drawn}<span>{counts}</span>"

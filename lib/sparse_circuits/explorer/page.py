@@ -58,7 +58,8 @@ class Explorer:
         """Return a fragment of HTML that holds the drawing, the table, the weights, the style and the script."""
         return (
             f'<section class="sc-explorer tex2jax_ignore mathjax_ignore" data-explorer="{self.identifier}" '
-            f'aria-label="Circuit explorer: {escape(self.title)}">\n<style>{one_line_style(STYLES)}</style>\n{self.body}\n'
+            f'aria-label="Circuit explorer: {escape(self.title)}">\n<style>{one_line_style(STYLES)}</style>\n'
+            f"{self.body}\n"
             f"{packed_script(self.identifier, script_text(self.data))}\n</section>\n"
         )
 

@@ -78,7 +78,9 @@ def grade_influence(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
         if torch.allclose(found, right, atol=TOLERANCE):
             continue
         if torch.allclose(found, weights @ shares, atol=TOLERANCE):
-            raise Wrong("You count edges straight into the logits alone. Paths go on: multiply again until nothing is left.")
+            raise Wrong(
+                "You count edges straight into the logits alone. Paths go on: multiply again until nothing is left."
+            )
         if torch.allclose(found, right + weights, atol=TOLERANCE):
             raise Wrong("You count the logits themselves. Influence begins with one step: p (A + A² + ...).")
         if torch.allclose(found, _paths(absolute, weights), atol=TOLERANCE):
@@ -88,7 +90,9 @@ def grade_influence(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
             raise Wrong("You keep the signs. Influence is taken of absolute values, for better or worse.")
         by_column = absolute / absolute.sum(0, keepdim=True).clamp_min(1e-30)
         if torch.allclose(found, _paths(by_column, weights), atol=TOLERANCE):
-            raise Wrong("You divide by the sums of columns. A row holds what enters a target, and a row is to sum to 1.")
+            raise Wrong(
+                "You divide by the sums of columns. A row holds what enters a target, and a row is to sum to 1."
+            )
         raise Wrong("This is not p (A + A² + ...) yet, with A the absolute values and each row divided by its sum.")
     return "Right on three random graphs."
 
@@ -141,7 +145,9 @@ def grade_influence_without_effect(answer: object) -> str:
     except (TypeError, ValueError) as error:
         raise Wrong("Every entry has to be a number.") from error
     if not adjacency.isfinite().all() or adjacency.triu().any():
-        raise Wrong("A node may only be entered by nodes before it, with finite numbers: zeros on and above the diagonal.")
+        raise Wrong(
+            "A node may only be entered by nodes before it, with finite numbers: zeros on and above the diagonal."
+        )
     absolute = adjacency.abs()
     weights = torch.zeros(n, dtype=torch.float64)
     weights[-1] = 1
@@ -199,7 +205,7 @@ def grade_keys_that_hold_the_gate(answer: Callable[[Tensor, list, float], Iterab
         checked += len(right)
         if found == right:
             continue
-        given = f"With bias {bias:g} the nodes at the key that hold the gate open are {sorted(right)}; you say {sorted(found)}."
+        given = f"With bias {bias:g} the nodes that hold the gate open are {sorted(right)}; you say {sorted(found)}."
         no_bias = {name for name, score in zip(names, without.tolist(), strict=True) if score <= 0}
         if found == no_bias:
             raise Wrong(f"{given} The gate opens at a score above minus the bias, not above 0.")
