@@ -166,7 +166,7 @@ def main() -> None:
             rounds = ", ".join(f"{seconds:.3f}" for seconds in timing["seconds"])
             ratio, megabytes = best[side] / best["library"], timing["kilobytes"] / 1024
             print(
-                f"{side:8} {best[side]:.3f} CPU-s, {ratio:.2f} times the library's (rounds {rounds}), {megabytes:.0f} MB"
+                f"{side:8} {best[side]:.3f} CPU-s, {ratio:.2f} times the library (rounds {rounds}), {megabytes:.0f} MB"
             )
         library = load_file(folder / "library.safetensors")
         gap = (load_file(folder / "backward.safetensors")["adjacency"] - library["adjacency"]).abs().max()
