@@ -116,11 +116,10 @@ class GraphView {
     this.stopAt(this.stop);
   }
 
-  groupBox({ name, members, x, y }) {
+  groupBox({ name, members, x, y, width }) {
     const box = document.createElementNS(SVG, "g");
     box.setAttribute("class", "scx-unit scx-group");
     box.dataset.group = name;
-    const width = Math.max(48, 6.6 * name.length + 14);
     const [rect, text] = ["rect", "text"].map((tag) => document.createElementNS(SVG, tag));
     const place = { x: x - width / 2, y: y - HALF_HEIGHT - 2, width, height: 2 * HALF_HEIGHT + 4, rx: 8 };
     for (const [key, value] of Object.entries(place)) rect.setAttribute(key, value);

@@ -1,5 +1,11 @@
 // What a reader makes of a graph: pins, supernodes, notes. Nothing here touches the page.
 
+const [NODE_WIDTH, LETTER_WIDTH, STEP_ASIDE] = [36, 6.6, 24];
+
+function overlap(one, other) {
+  return Math.abs(one.x - other.x) < (one.width + other.width) / 2 + 4 && Math.abs(one.y - other.y) < STEP_ASIDE - 2;
+}
+
 class GraphState {
   constructor({ nodes, edges, reading }) {
     this.nodes = nodes.map(([name, kind, x, y, words, value, share, inflow], id) =>
@@ -82,14 +88,19 @@ class GraphState {
     const grouped = this.collapsed ? this.groups : [];
     const inside = new Set(grouped.flatMap(({ members }) => members));
     const mean = (members, axis) => members.reduce((sum, id) => sum + this.nodes[id][axis], 0) / members.length;
-    return [
-      ...this.nodes.filter(({ id }) => this.isShown(id) && !inside.has(id))
-        .map(({ id, x, y, name }) => ({ key: `n${id}`, members: [id], x, y, name, group: null })),
-      ...grouped.map((group, i) => ({
-        key: `g${i}`, members: group.members, x: mean(group.members, "x"), y: mean(group.members, "y"),
-        name: group.name, group,
-      })),
-    ];
+    const units = this.nodes.filter(({ id }) => this.isShown(id) && !inside.has(id))
+      .map(({ id, x, y, name }) => ({ key: `n${id}`, members: [id], x, y, width: NODE_WIDTH, name, group: null }));
+    grouped.forEach((group, i) => {
+      const { name, members } = group;
+      const width = Math.max(48, LETTER_WIDTH * name.length + 14);
+      const unit = { key: `g${i}`, members, x: mean(members, "x"), y: mean(members, "y"), width, name, group };
+      const { y } = unit;
+      for (let step = 1; step < 12 && units.some((other) => overlap(unit, other)); step += 1) {
+        unit.y = y + (step % 2 ? -1 : 1) * Math.ceil(step / 2) * STEP_ASIDE;
+      }
+      units.push(unit);
+    });
+    return units;
   }
 
   /** The edges between units: sums over their nodes, with sign, and as a share of all that enters the target. */
