@@ -12,24 +12,28 @@ and one backward pass for each step; all scores are then products with one buffe
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from .component_runs import (
     EMBEDDED,
-    Linearised,
     activations,
+    answer_logits,
+    changing,
     check_components_add_up,
-    linearised,
+    empty_changes,
+    per_prompt,
     source_bytes,
-    source_changes,
     source_locations,
 )
 from .components import EDGES, LETTERS, ComponentGraph, component_graph
 from .edge_scores import EdgeScores
 from .exact_edges import exact_edge_scores
-from .model import Attention, Transformer
+from .model import Transformer
 from .prompt_pairs import Metric, PromptPairs
 from .two_way import TwoWayPrompts
 
@@ -134,59 +138,111 @@ def _batch_totals(
     model: Transformer, graph: ComponentGraph, pairs: PromptPairs, metric: Metric, shares: list[float]
 ) -> Float[Tensor, "source reader"]:
     """Return the sums of the scores over the prompts of a batch and the points of the line."""
-    at_sources = source_locations(model.cfg.n_layers)
-    corrupted = activations(model, pairs.corrupted_prompts, at_sources)
-    at_clean = shares == [1.0]
-    clean = linearised(model, pairs.clean, metric, at_sources) if at_clean else None
-    values = clean.values if at_clean else activations(model, pairs.clean, at_sources)
-    changes = source_changes(model, values, corrupted)
-    totals = torch.zeros(graph.edge_masks[EDGES].shape, dtype=torch.float64)
+    corrupted = activations(model, pairs.corrupted_prompts, source_locations(model.cfg.n_layers))
+    start = corrupted[EMBEDDED]
+    changes = empty_changes(model, start)
+    products = _Products(model, graph, changes)
+    change = changing(changes, model, corrupted)
+    if shares == [1.0]:
+        products.add(pairs.clean, metric, change)
+        return products.totals
+    with torch.no_grad():
+        answer_logits(model, pairs.clean, change)
     for share in shares:
-        point = clean or linearised(
-            model, pairs.clean, metric, embedded=corrupted[EMBEDDED].lerp(values[EMBEDDED], share)
-        )
-        _add_products(totals, graph, model, changes, point)
-    return totals
+        # `changes[0]` is the corrupted embedding minus the clean one.
+        products.add(pairs.clean, metric, [], start - share * changes[0])
+    return products.totals
 
 
-@torch.no_grad()
-def _add_products(
-    totals: Float[Tensor, "source reader"],
-    graph: ComponentGraph,
-    model: Transformer,
-    changes: Float[Tensor, "source batch pos d_model"],
-    point: Linearised,
-) -> None:
-    """Add the products of all changes with the gradients at what the readers read, before their norms."""
-    changes = changes.flatten(1)
-    for layer, block in enumerate(model.blocks):
-        before = graph.sources_before(layer)
-        gradients = _at_head_inputs(block.attn, f"blocks.{layer}.", point)
-        totals[:before, graph.attention_readers(layer)] += changes[:before] @ gradients.flatten(1).T
-        before = graph.sources_before(layer, after_attention=True)
-        norm = f"blocks.{layer}.ln2"
-        normalized, gradient = point.values[f"{norm}.hook_normalized"], point.gradients[f"{norm}.hook_normalized"]
-        along = (gradient * normalized).mean(-1, keepdim=True)
-        gradient = (gradient - along * normalized) / point.values[f"{norm}.hook_scale"]
-        totals[:before, graph.mlp_reader(layer)] += changes[:before] @ gradient.flatten()
-    totals[:, -1] += changes @ point.gradients[f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"].flatten()
+class _Products:
+    """Products of all changes with the gradients at what the readers read, before their norms.
 
+    They are taken while the backward pass runs, reader by reader, so no gradient is kept.
 
-def _at_head_inputs(attention: Attention, layer: str, point: Linearised) -> Float[Tensor, "reader token d_model"]:
-    """Return the gradients at what each head reads for q, k and v, as if each had a copy of the residual stream.
-
-    Through RMSNorm, x / s, a gradient g becomes (g - n mean(n g)) / s with n = x / s. Here g is a head's matrix times
-    its own gradient, so the mean is a product of two vectors of d_head entries: q without its bias, and its gradient.
+    Parameters
+    ----------
+    model, graph
+        The model and its component graph.
+    changes : float tensor, shape (source, batch, pos, d_model)
+        Read in the backward pass; the forward pass may still write them.
     """
-    normalized, scale = point.values[f"{layer}ln1.hook_normalized"], point.values[f"{layer}ln1.hook_scale"]
-    n_heads, d_model, _ = attention.W_Q.shape
-    tokens = normalized.shape[0] * normalized.shape[1]
-    gradients, along = normalized.new_empty(3 * n_heads, tokens, d_model), normalized.new_empty(3 * n_heads, tokens)
-    for i, letter in enumerate(LETTERS):
+
+    def __init__(
+        self, model: Transformer, graph: ComponentGraph, changes: Float[Tensor, "source batch pos d_model"]
+    ) -> None:
+        self.model, self.graph, self.changes = model, graph, changes.flatten(1)
+        self.totals = torch.zeros(graph.edge_masks[EDGES].shape, dtype=torch.float64)
+
+    @torch.enable_grad()
+    def add(
+        self,
+        prompts: TwoWayPrompts,
+        metric: Metric,
+        hooks: list[tuple[str, Callable]],
+        embedded: Float[Tensor, "batch pos d_model"] | None = None,
+    ) -> None:
+        """Run forward, with some hooks and from given embeddings, and backward, and add the products to the totals."""
+        norms: dict[str, Tensor] = {}
+        of_first_layer: list[Tensor] = []
+
+        def begin(activation: Tensor, hook) -> Tensor:
+            return (activation if embedded is None else embedded).detach().requires_grad_()
+
+        def keep(activation: Tensor, hook) -> None:
+            norms[hook.name] = activation.detach()
+
+        def watch(place: str, products: Callable) -> tuple[str, Callable]:
+            def at_forward(activation: Tensor, hook) -> None:
+                value, layer = activation.detach(), hook.layer()
+                activation.register_hook(lambda gradient: products(layer, value, gradient, norms))
+                if layer == 0:
+                    of_first_layer.append(activation)
+
+            return place, at_forward
+
+        layers = [f"blocks.{layer}." for layer in range(self.model.cfg.n_layers)]
+        kept = ("ln1.hook_normalized", "ln1.hook_scale", "ln2.hook_scale")
+        hooks = [
+            (EMBEDDED, begin),
+            *hooks,
+            *((f"{layer}{place}", keep) for layer in layers for place in kept),
+            *(
+                watch(f"{layer}attn.hook_{letter}", partial(self._at_heads, letter))
+                for layer in layers
+                for letter in LETTERS
+            ),
+            *(watch(f"{layer}ln2.hook_normalized", self._at_mlp) for layer in layers),
+            watch(f"{layers[-1]}hook_resid_post", self._at_logits),
+        ]
+        total = per_prompt(metric, prompts, answer_logits(self.model, prompts, hooks)).sum()
+        torch.autograd.grad(total, of_first_layer)
+
+    @torch.no_grad()
+    def _at_heads(self, letter: str, layer: int, read: Tensor, gradient: Tensor, norms: dict[str, Tensor]) -> None:
+        """Add what each head reads for q, k or v, as if each had a copy of the residual stream.
+
+        Through RMSNorm, x / s, a gradient g becomes (g - n mean(n g)) / s with n = x / s. Here g is a head's matrix
+        times its own gradient, so the mean is a product of two vectors of d_head entries: q without its bias, and its
+        gradient.
+        """
+        attention, heads = self.model.blocks[layer].attn, self.model.cfg.n_heads
         weight, bias = getattr(attention, f"W_{letter.upper()}"), getattr(attention, f"b_{letter.upper()}")
-        place, heads = f"{layer}attn.hook_{letter}", slice(i * n_heads, (i + 1) * n_heads)
-        own = (point.gradients[place] / scale[..., None]).flatten(0, 1).transpose(0, 1)
-        read = (point.values[place] - bias).flatten(0, 1).transpose(0, 1)
-        torch.bmm(own, weight.transpose(1, 2), out=gradients[heads])
-        torch.sum(own * read, -1, out=along[heads])
-    return gradients.addcmul_(along[..., None], normalized.flatten(0, 1), value=-1 / d_model)
+        normalized, scale = norms[f"blocks.{layer}.ln1.hook_normalized"], norms[f"blocks.{layer}.ln1.hook_scale"]
+        own = (gradient / scale[..., None]).flatten(0, 1).transpose(0, 1)
+        along = (own * (read - bias).flatten(0, 1).transpose(0, 1)).sum(-1)
+        before_norm = torch.bmm(own, weight.transpose(1, 2))
+        before_norm.addcmul_(along[..., None], normalized.flatten(0, 1), value=-1 / normalized.shape[-1])
+        first, before = self.graph.attention_readers(layer).start, self.graph.sources_before(layer)
+        readers = slice(first + LETTERS.index(letter) * heads, first + (LETTERS.index(letter) + 1) * heads)
+        self.totals[:before, readers] += self.changes[:before] @ before_norm.flatten(1).T
+
+    @torch.no_grad()
+    def _at_mlp(self, layer: int, normalized: Tensor, gradient: Tensor, norms: dict[str, Tensor]) -> None:
+        along = (gradient * normalized).mean(-1, keepdim=True)
+        before_norm = (gradient - along * normalized) / norms[f"blocks.{layer}.ln2.hook_scale"]
+        before = self.graph.sources_before(layer, after_attention=True)
+        self.totals[:before, self.graph.mlp_reader(layer)] += self.changes[:before] @ before_norm.flatten()
+
+    @torch.no_grad()
+    def _at_logits(self, layer: int, stream: Tensor, gradient: Tensor, norms: dict[str, Tensor]) -> None:
+        self.totals[:, -1] += self.changes @ gradient.flatten()

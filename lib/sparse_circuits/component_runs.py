@@ -199,17 +199,47 @@ def source_changes(
     clean, corrupted : mapping of str to float tensor
         The activations at `source_locations` in the two runs.
     """
-    heads = model.cfg.n_heads
-    batch, pos, d_model = clean[EMBEDDED].shape
-    changes = clean[EMBEDDED].new_empty(1 + model.cfg.n_layers * (heads + 1), batch, pos, d_model)
-    torch.sub(corrupted[EMBEDDED], clean[EMBEDDED], out=changes[0])
-    for layer, block in enumerate(model.blocks):
-        first = 1 + layer * (heads + 1)
-        z, written = f"blocks.{layer}.attn.hook_z", f"blocks.{layer}.hook_mlp_out"
-        change = (corrupted[z] - clean[z]).flatten(0, 1).transpose(0, 1)
-        torch.bmm(change, block.attn.W_O, out=changes[first : first + heads].flatten(1, 2))
-        torch.sub(corrupted[written], clean[written], out=changes[first + heads])
+    changes = empty_changes(model, clean[EMBEDDED])
+    for name in source_locations(model.cfg.n_layers):
+        _write_change(changes, model, name, clean[name], corrupted[name])
     return changes
+
+
+def empty_changes(
+    model: Transformer, embedded: Float[Tensor, "batch pos d_model"]
+) -> Float[Tensor, "source batch pos d_model"]:
+    """Return room for `source_changes` of prompts with given embeddings; what it holds means nothing."""
+    return embedded.new_empty(1 + model.cfg.n_layers * (model.cfg.n_heads + 1), *embedded.shape)
+
+
+def changing(
+    changes: Float[Tensor, "source batch pos d_model"], model: Transformer, corrupted: dict[str, Tensor]
+) -> list[tuple[str, Callable]]:
+    """Return hooks for a clean run that write `source_changes` into `changes`, and use up `corrupted`.
+
+    So the activations of the two runs never stand in memory together.
+    """
+
+    def change(activation: Tensor, hook) -> None:
+        with torch.no_grad():
+            _write_change(changes, model, hook.name, activation.detach(), corrupted.pop(hook.name))
+
+    return [(name, change) for name in source_locations(model.cfg.n_layers)]
+
+
+def _write_change(
+    changes: Float[Tensor, "source batch pos d_model"], model: Transformer, name: str, clean: Tensor, corrupted: Tensor
+) -> None:
+    if name == EMBEDDED:
+        torch.sub(corrupted, clean, out=changes[0])
+        return
+    layer, heads = int(name.split(".")[1]), model.cfg.n_heads
+    first = 1 + layer * (heads + 1)
+    if name.endswith("attn.hook_z"):
+        change = (corrupted - clean).flatten(0, 1).transpose(0, 1)
+        torch.bmm(change, model.blocks[layer].attn.W_O, out=changes[first : first + heads].flatten(1, 2))
+    else:
+        torch.sub(corrupted, clean, out=changes[first + heads])
 
 
 def logits_from(
