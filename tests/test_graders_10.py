@@ -118,7 +118,7 @@ ANSWERS = {
             "not divided": (undivided, "Divide"),
             "norms ignored": (norms_ignored, "others than the largest writers"),
             "budget of one position": (budget_of_one_position, "features are active per position"),
-            "by feature": (by_feature, "with 40 positions"),
+            "by feature": (by_feature, "With 40 positions"),
             "one number": (one_number, "a threshold for each feature"),
         },
     ),
