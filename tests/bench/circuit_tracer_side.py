@@ -49,7 +49,13 @@ def main(folder: Path) -> None:
                 parameter.copy_(weights.pop(name.replace(".old_mlp", "").replace(".old_unembed", "")))
     assert not weights, f"without a place in the model: {sorted(weights)}"
     # It asks the tokenizer which tokens are special, and for the words of the prompt.
-    special = {"all_special_ids": [0], "bos_token_id": 0, "pad_token_id": None, "eos_token_id": None}
+    special = {
+        "vocab_size": config.d_vocab,
+        "all_special_ids": [0],
+        "bos_token_id": 0,
+        "pad_token_id": None,
+        "eos_token_id": None,
+    }
     model.tokenizer = SimpleNamespace(**special, padding_side="right", decode=lambda ids: str(ids))
     tokens = torch.tensor(job["tokens"])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
