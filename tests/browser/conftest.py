@@ -153,7 +153,8 @@ def open_explorer(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Pa
         page.set_default_timeout(PATIENCE)
         page.on("console", lambda message: problems.append(message.text))
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda request: request.url in (file.as_uri(), "data:,") or problems.append(request.url))
+        allowed = (file.as_uri(), *NO_SERVER[:2])
+        page.on("request", lambda request: request.url.startswith(allowed) or problems.append(request.url))
         page.goto(file.as_uri(), timeout=PATIENCE)
         if options.get("java_script_enabled", True):
             page.wait_for_function("!document.querySelector('.sc-explorer:not([data-ready], :has(.scx-still))')")

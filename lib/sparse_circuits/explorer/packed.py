@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import re
 import zlib
+from collections.abc import Sequence
 from importlib.resources import files
 
 SCRIPTS = ("forward.js", "text.js", "heads.js", "node.js", "explorer.js", "mount.js")
 
 
-def script_text(data: str) -> str:
+def script_text(data: str, scripts: Sequence[str] | None = None) -> str:
     """Return what the page inflates: the data, JSON in one line, and after it the code."""
-    return "\n".join([data, *(line for name in SCRIPTS for line in read_lines(name))])
+    return "\n".join([data, *(line for name in scripts or SCRIPTS for line in read_lines(name))])
 
 
 def packed_script(identifier: str, text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -55,11 +56,10 @@ class Explorer:
 
     def html(self) -> str:
         """Return a fragment of HTML that holds the drawing, the table, the weights, the style and the script."""
-        # A notebook stores each line of an output as a string of its own, so the style is one line.
-        style = SPACE_IN_STYLE.sub(r"\1", " ".join(line for name in STYLES for line in read_lines(name)))
         return (
             f'<section class="sc-explorer tex2jax_ignore mathjax_ignore" data-explorer="{self.identifier}" '
-            f'aria-label="Circuit explorer: {escape(self.title)}">\n<style>{style}</style>\n{self.body}\n'
+            f'aria-label="Circuit explorer: {escape(self.title)}">\n<style>{one_line_style(STYLES)}</style>\n'
+            f"{self.body}\n"
             f"{packed_script(self.identifier, script_text(self.data))}\n</section>\n"
         )
 
@@ -71,17 +71,26 @@ class Explorer:
 
         The file is written beside its place and moved there, so a reader never sees half of it.
         """
-        path = Path(path)
-        page = (
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            '<link rel="icon" href="data:,">\n'
-            f"<title>{escape(self.title)}</title>\n"
-            "<style>html{color-scheme:light dark}body{margin:1rem auto;max-width:60rem;padding:0 .75rem}</style>\n"
-            f"</head>\n<body>\n{self.html()}</body>\n</html>\n"
-        )
-        write_atomically(path, page.encode())
-        return path
+        return write_page(Path(path), self.title, self.html())
+
+
+def one_line_style(names: Sequence[str]) -> str:
+    """Return style sheets as one line: a notebook stores each line of an output as a string of its own."""
+    return SPACE_IN_STYLE.sub(r"\1", " ".join(line for name in names for line in read_lines(name)))
+
+
+def write_page(path: Path, title: str, fragment: str) -> Path:
+    """Write a fragment as a complete HTML file, beside its place and then moved there, and return its path."""
+    page = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<link rel="icon" href="data:,">\n'
+        f"<title>{escape(title)}</title>\n"
+        "<style>html{color-scheme:light dark}body{margin:1rem auto;max-width:60rem;padding:0 .75rem}</style>\n"
+        f"</head>\n<body>\n{fragment}</body>\n</html>\n"
+    )
+    write_atomically(path, page.encode())
+    return path
 
 
 def write(contents: Contents) -> Explorer:
