@@ -10,16 +10,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from .graph import as_matrix
 from .metrics import match_with_label, next_token_loss
 from .model import Transformer
 from .sparsity.corrections import first_corrections, learn_corrections, static_shifts
-from .sparsity.inputs import InputPruning, layer_inputs, projection_of, prune_input, pruned_inputs
+from .sparsity.inputs import InputPruning, layer_inputs, projection_of, pruned_inputs, pruned_layers
 from .sparsity.order_statistics import FAMILIES, energy_lost, energy_lost_by, fitted_law
-from .sparsity.patterns import Pattern
+from .sparsity.patterns import Pattern, pattern_mask
+from .sparsity.selection import zero_outside
 
 # Mitigation -> fields of InputPruning, and the kind of correction that is made from data.
 MITIGATIONS: dict[str, tuple[dict, str | None]] = {
@@ -178,19 +178,24 @@ def energies(
         `weight`, `projection`, `kurtosis` (of the entries about zero; 3 for a Gaussian law), `best` (the family under
         which the entries are likeliest), `pattern`, `measured`, and one prediction for each family.
     """
+    layers, of_input = pruned_layers(model), {}
     for matrix, x in layer_inputs(model, tokens).items():
-        weight = as_matrix(matrix, model.get_parameter(matrix))
-        entries = x.flatten()
-        drawn = torch.randint(len(entries), (FITTED_ENTRIES,), generator=torch.Generator().manual_seed(0))
-        fits = {family: fitted_law(entries[drawn], family) for family in FAMILIES}
-        square = entries.double().square()
-        shared = {
-            "weight": matrix,
-            "projection": projection_of(matrix),
-            "kurtosis": (square.square().mean() / square.mean().square()).item(),
-            "best": max(fits, key=lambda family: fits[family][1]),
-        }
-        for pattern in patterns:
-            pruned = prune_input(x, weight, InputPruning(pattern))
-            predictions = {family: energy_lost(law, pattern, x.shape[1]) for family, (law, _) in fits.items()}
-            yield shared | {"pattern": str(pattern), "measured": energy_lost_by(x, pruned)} | predictions
+        source = layers[matrix][0]
+        if source not in of_input:  # several layers read the same
+            of_input[source] = list(_energies_of_input(x, patterns))
+        yield from ({"weight": matrix, "projection": projection_of(matrix)} | row for row in of_input[source])
+
+
+def _energies_of_input(x: Float[Tensor, "token channel"], patterns: Sequence[Pattern]) -> Iterator[dict[str, object]]:
+    entries = x.flatten()
+    drawn = torch.randint(len(entries), (FITTED_ENTRIES,), generator=torch.Generator().manual_seed(0))
+    fits = {family: fitted_law(entries[drawn], family) for family in FAMILIES}
+    square = entries.double().square()
+    shared = {
+        "kurtosis": (square.square().mean() / square.mean().square()).item(),
+        "best": max(fits, key=lambda family: fits[family][1]),
+    }
+    for pattern in patterns:
+        pruned = zero_outside(x, pattern_mask(x, pattern))
+        predictions = {family: energy_lost(law, pattern, x.shape[1]) for family, (law, _) in fits.items()}
+        yield shared | {"pattern": str(pattern), "measured": energy_lost_by(x, pruned)} | predictions

@@ -6,6 +6,7 @@ First used in chapter 15.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -68,6 +69,7 @@ class Law:
         return kind(zero, zero + scale)
 
 
+@cache
 def energy_lost(law: Law, pattern: Pattern, width: int) -> float:
     """Return the share of the sum of squares that is expected to go when the smaller entries of each group go.
 
