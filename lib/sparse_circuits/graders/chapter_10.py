@@ -123,11 +123,11 @@ def grade_decoder(answer: Callable[[Tensor, Sequence[Tensor], Tensor], Tensor]) 
             change = run(one)[0] - b_dec
             if (change[:layer].abs() > CLOSE).any():
                 raise Wrong(f"A feature of layer {layer} writes to a layer before its own.")
-            for target in range(layer, n_layers):
-                if not torch.allclose(change[target], W_dec[layer][0, target - layer], atol=CLOSE):
+            for column, (got, expected) in enumerate(zip(change[layer:], W_dec[layer][0], strict=True)):
+                if not torch.allclose(got, expected, atol=CLOSE):
                     raise Wrong(
-                        f"A feature of layer {layer} writes the wrong vector to layer {target}. Column 0 of its "
-                        "decoder is for its own layer."
+                        f"A feature of layer {layer} writes the wrong vector to layer {layer + column}. Column 0 of "
+                        "its decoder is for its own layer."
                     )
         mixed = _random(6, n_layers, features, seed=3).relu()
         if not torch.allclose(run(mixed), reference_decode(mixed, W_dec, b_dec), atol=CLOSE):
@@ -141,7 +141,7 @@ def grade_spoiled(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
     worst = 0.0
     for n, d in ((200, 16), (300, 40)):
         direction = _random(d, seed=d)
-        unit = direction / direction.norm()
+        unit = torch.nn.functional.normalize(direction, dim=0)
         y = 2 * _random(n, d, seed=n)
         y = y - (y @ unit)[:, None] * unit + 1.5 * _random(n, 1, seed=n + 1).sign() * unit * (0.05 * d) ** 0.5 + 1.0
         guess = _tensor(answer(y.clone(), direction.clone()), y, "a reconstruction, a tensor")
