@@ -26,7 +26,7 @@ from .component_runs import (
     changing,
     check_components_add_up,
     empty_changes,
-    per_prompt,
+    gradients,
     source_bytes,
     source_locations,
 )
@@ -173,7 +173,6 @@ class _Products:
         self.model, self.graph, self.changes = model, graph, changes.flatten(1)
         self.totals = torch.zeros(graph.edge_masks[EDGES].shape, dtype=torch.float64)
 
-    @torch.enable_grad()
     def add(
         self,
         prompts: TwoWayPrompts,
@@ -183,10 +182,7 @@ class _Products:
     ) -> None:
         """Run forward, with some hooks and from given embeddings, and backward, and add the products to the totals."""
         norms: dict[str, Tensor] = {}
-        of_first_layer: list[Tensor] = []
-
-        def begin(activation: Tensor, hook) -> Tensor:
-            return (activation if embedded is None else embedded).detach().requires_grad_()
+        of_first_layer: dict[str, Tensor] = {}
 
         def keep(activation: Tensor, hook) -> None:
             norms[hook.name] = activation.detach()
@@ -196,14 +192,13 @@ class _Products:
                 value, layer = activation.detach(), hook.layer()
                 activation.register_hook(lambda gradient: products(layer, value, gradient, norms))
                 if layer == 0:
-                    of_first_layer.append(activation)
+                    of_first_layer[hook.name] = activation
 
             return place, at_forward
 
         layers = [f"blocks.{layer}." for layer in range(self.model.cfg.n_layers)]
         kept = ("ln1.hook_normalized", "ln1.hook_scale", "ln2.hook_scale")
         hooks = [
-            (EMBEDDED, begin),
             *hooks,
             *((f"{layer}{place}", keep) for layer in layers for place in kept),
             *(
@@ -214,8 +209,7 @@ class _Products:
             *(watch(f"{layer}ln2.hook_normalized", self._at_mlp) for layer in layers),
             watch(f"{layers[-1]}hook_resid_post", self._at_logits),
         ]
-        total = per_prompt(metric, prompts, answer_logits(self.model, prompts, hooks)).sum()
-        torch.autograd.grad(total, of_first_layer)
+        gradients(self.model, prompts, metric, hooks, of_first_layer, embedded)
 
     @torch.no_grad()
     def _at_heads(self, letter: str, layer: int, read: Tensor, gradient: Tensor, norms: dict[str, Tensor]) -> None:

@@ -7,7 +7,6 @@ those of `model.RMSNorm`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -91,63 +90,34 @@ def activations(model: Transformer, prompts: TwoWayPrompts, names: Iterable[str]
     return kept
 
 
-@dataclass(frozen=True, eq=False)
-class Linearised:
-    """A run, and the gradient of the sum of a metric over its prompts.
-
-    Attributes
-    ----------
-    values : mapping of str to float tensor
-        Activations by location, those of `gradient_locations`, of the norms and of what else was asked for.
-    gradients : mapping of str to float tensor
-        Gradients at `gradient_locations`.
-    """
-
-    values: Mapping[str, Tensor]
-    gradients: Mapping[str, Tensor]
-
-
-def gradient_locations(n_layers: int) -> list[str]:
-    """Return where `linearised` takes gradients: what heads read, mix and give, what MLPs and the logits read."""
-    places = ("attn.hook_q", "attn.hook_k", "attn.hook_v", "attn.hook_z", "ln2.hook_normalized")
-    layers = (f"blocks.{layer}." for layer in range(n_layers))
-    return [*(f"{layer}{place}" for layer in layers for place in places), f"blocks.{n_layers - 1}.hook_resid_post"]
-
-
 @torch.enable_grad()
-def linearised(
+def gradients(
     model: Transformer,
     prompts: TwoWayPrompts,
     metric: Metric,
-    keep: Iterable[str] = (),
+    hooks: list[tuple[str, Callable]],
+    wanted: Mapping[str, Tensor],
     embedded: Float[Tensor, "batch pos d_model"] | None = None,
-) -> Linearised:
-    """Run a model forward and backward once; the weights get no gradient.
+) -> dict[str, Float[Tensor, ...]]:
+    """Run a model forward and backward once, and return the gradients of the sum of a metric over the prompts.
 
     Parameters
     ----------
     model, prompts, metric
-        What is run, and what is differentiated at the answers.
-    keep : iterable of str
-        Further locations whose activations are returned.
+        What is run, and what is differentiated at the answers. The weights get no gradient.
+    hooks : list
+        Hooks of the forward pass.
+    wanted : mapping of str to float tensor
+        The hooks put in what to differentiate by, for example those of `keeping`.
     embedded : float tensor, shape (batch, pos, d_model), optional
         Put in the place of `blocks.0.hook_resid_pre`.
     """
-    layers = [f"blocks.{layer}." for layer in range(model.cfg.n_layers)]
-    at_gradients = gradient_locations(model.cfg.n_layers)
-    norms = [
-        f"{layer}{place}" for layer in layers for place in ("ln1.hook_normalized", "ln1.hook_scale", "ln2.hook_scale")
-    ]
-    seen: dict[str, Tensor] = {}
 
     def begin(activation: Tensor, hook) -> Tensor:
         return (activation if embedded is None else embedded).detach().requires_grad_()
 
-    logits = answer_logits(model, prompts, [(EMBEDDED, begin), *keeping(seen, {*at_gradients, *norms, *keep})])
-    total = per_prompt(metric, prompts, logits).sum()
-    gradients = torch.autograd.grad(total, [seen[name] for name in at_gradients])
-    values = {name: activation.detach() for name, activation in seen.items()}
-    return Linearised(values, dict(zip(at_gradients, gradients, strict=True)))
+    total = per_prompt(metric, prompts, answer_logits(model, prompts, [(EMBEDDED, begin), *hooks])).sum()
+    return dict(zip(wanted, torch.autograd.grad(total, list(wanted.values())), strict=True))
 
 
 def per_prompt(metric: Metric, prompts: TwoWayPrompts, logits: Float[Tensor, "n d_vocab"]) -> Float[Tensor, " n"]:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from .attribution import MEMORY, line
 from .branching_runs import BranchingRuns
-from .component_runs import EMBEDDED, activations, check_has_attention, linearised
+from .component_runs import EMBEDDED, activations, check_has_attention, gradients, keeping
 from .edge_scores import EdgeScores
 from .graph import Graph, Masks
 from .model import Transformer
@@ -147,9 +147,11 @@ def token_eap(
         clean = activations(model, batch.clean, [EMBEDDED, *carried])
         for share in shares:
             embedded = corrupted[EMBEDDED].lerp(clean[EMBEDDED], share)
-            gradients = linearised(model, batch.clean, metric, embedded=embedded).gradients
+            seen: dict[str, Tensor] = {}
+            mixed = keeping(seen, [f"blocks.{layer}.attn.hook_z" for layer in layers])
+            at_heads = gradients(model, batch.clean, metric, mixed, seen, embedded)
             for layer, total in zip(layers, totals, strict=True):
-                gradient = gradients[f"blocks.{layer}.attn.hook_z"]
+                gradient = at_heads[f"blocks.{layer}.attn.hook_z"]
                 total -= _products(clean, layer, gradient)
                 if values == "corrupted":
                     total += _products(corrupted, layer, gradient)
