@@ -22,7 +22,7 @@ from sparse_circuits.explorer.graph_layout import (
     words_of,
 )
 from sparse_circuits.explorer.packed import packed_script, script_text
-from sparse_circuits.explorer.page import one_line_style, write_page
+from sparse_circuits.explorer.page import legend_key, one_line_style, write_page
 from sparse_circuits.explorer.questions import visible
 from sparse_circuits.feature_nodes import KINDS
 from sparse_circuits.graph_pruning import influence, prune_graph
@@ -253,10 +253,6 @@ def _legend(n_nodes: int, n_edges: int) -> str:
             )
         ),
     ]
-    drawn = "".join(
-        f'<span class="scx-key"><svg width="24" height="14" aria-hidden="true"><g class="{kind}">{mark}</g></svg> '
-        f"{words}</span>"
-        for kind, mark, words in keys
-    )
+    drawn = "".join(legend_key(*key) for key in keys)
     counts = f"{n_nodes} nodes, {n_edges} edges. Width of a line: its share of all that enters its target."
     return f"{drawn}<span>{counts}</span>"

@@ -151,17 +151,21 @@ def _drawing(contents: Contents, labels: list[str], title: str) -> tuple[str, li
 def _legend(contents: Contents) -> str:
     """Name the kinds of lines, each with a sample, and what is not drawn."""
     line = '<path class="scx-line" d="M0 7h24"/>'
-    keys = [_key(kind, line + mark, words) for kind, mark, words in _samples(contents)]
+    keys = [legend_key(kind, line + mark, words) for kind, mark, words in _samples(contents)]
     if contents.on_rails:
         keys += [
-            _key("", '<path class="scx-dotted" d="M0 7h24"/>', "embedding, unembedding, inside a head: not edges"),
-            _key("", '<path class="scx-rail" d="M0 7h24"/>', "residual stream, one rail per channel: not edges"),
+            legend_key(
+                "", '<path class="scx-dotted" d="M0 7h24"/>', "embedding, unembedding, inside a head: not edges"
+            ),
+            legend_key("", '<path class="scx-rail" d="M0 7h24"/>', "residual stream, one rail per channel: not edges"),
         ]
     else:
         ends = '<path class="scx-source" d="M7 4h-6v6h6z"/><path class="scx-source" d="M15 7l4-4 4 4-4 4z"/>'
         keys += [
-            _key("", '<path class="scx-flow" d="M0 7h24"/>', "the same residual channel, read later: not an edge"),
-            _key("", ends, "from the embedding, to the logits: not edges"),
+            legend_key(
+                "", '<path class="scx-flow" d="M0 7h24"/>', "the same residual channel, read later: not an edge"
+            ),
+            legend_key("", ends, "from the embedding, to the logits: not edges"),
         ]
     n_undrawn = contents.n_running - len(contents.edges)
     left_out = f" {n_undrawn} more edges run but are not drawn." if n_undrawn else ""
@@ -183,7 +187,8 @@ def _samples(contents: Contents) -> list[tuple[str, str, str]]:
     return [(f"scx-edge {sign}", mark.format(d), words) for sign, d, words in kinds]
 
 
-def _key(kind: str, sample: str, words: str) -> str:
+def legend_key(kind: str, sample: str, words: str) -> str:
+    """Return one sample of a legend, with its meaning."""
     drawn = f'<svg width="24" height="14" aria-hidden="true"><g class="{kind}">{sample}</g></svg>'
     return f'<span class="scx-key">{drawn} {words}</span>'
 
