@@ -69,6 +69,9 @@ def test_the_rate_of_the_lowest_loss_is_taken(records):
     given = dict.fromkeys(LEARNED, 0.02)
     again = [r for r in records if r["mitigation"] not in LEARNED]
     assert {r["rate"] for r in study(MODEL, again, TEXTS, HALF, given)} == {0.02}
+    del given[LEARNED[0]]
+    with pytest.raises(ValueError, match=rf"no learning rate for \['{LEARNED[0]}'\]; give one for each"):
+        next(study(MODEL, [], TEXTS, HALF, given))
 
 
 def test_what_is_there_is_not_measured_again(records):
@@ -97,5 +100,8 @@ def test_the_command_goes_on_with_its_file_and_refuses_one_of_other_weights(tmp_
     other = tmp_path / "other.json"
     main(["folder", "--output", str(other), "--patterns", "2:4", "--rates-of", str(path)])
     assert not [r for r in read_study(other, MODEL) if r["part"] == "rates"]
+    other.write_text("{}")
+    with pytest.raises(ValueError, match="holds no pruned inputs"):
+        main(["folder", "--output", str(tmp_path / "third.json"), "--rates-of", str(other)])
     with pytest.raises(ValueError, match="belongs to a model with other weights"):
         read_study(path, Transformer(CONFIG, seed=2))

@@ -11,7 +11,6 @@ simple mitigation, with every learned mitigation, for every kind of layer alone,
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from torch import Tensor
 from .checkpoints import load_model
 from .input_study import LEARNED, SIMPLE, Learning, measured, mitigated
 from .model import Transformer
-from .search_files import read_records, weights_digest, write_records
+from .search_files import read_records, stored_records, weights_digest, write_records
 from .sparsity.criteria import CRITERIA, RANDOM
 from .sparsity.inputs import InputPruning, projection_of, pruned_inputs, pruned_layers
 from .sparsity.patterns import PATTERNS, Pattern
@@ -116,8 +115,17 @@ def study(
         are pruned, or "all"), `method` (of pruned weights), `rate` (of what is learned), `loss` in nats per token and
         `accuracy` on the held-out windows, and `cpu_seconds`, learning included. A record of `rates` has the loss on
         the windows for the choice, and no accuracy.
+
+    Raises
+    ------
+    ValueError
+        If `rates` are given and one is missing.
     """
     texts = study_texts(model) if texts is None else texts
+    if rates is not None and (missing := set(LEARNED) - rates.keys()):
+        raise ValueError(
+            f"There is no learning rate for {sorted(missing)}; give one for each, or None to choose them anew."
+        )
     for cell in _cells(model, patterns, rates is None):
         if any(cell.items() <= record.items() for record in records):
             continue
@@ -213,7 +221,7 @@ def main(arguments: list[str] | None = None) -> None:
     model = load_model(options.model)
     weights = weights_digest(model)
     records = read_records(options.output, KIND, weights) if options.output.exists() else []
-    rates = options.rates_of and chosen_rates(json.loads(options.rates_of.read_text(encoding="utf-8"))["records"])
+    rates = options.rates_of and chosen_rates(stored_records(options.rates_of, KIND)[1])
     for record in study(model, records, patterns=options.patterns, rates=rates):
         write_records(options.output, KIND, weights, records)
         print(record, flush=True)

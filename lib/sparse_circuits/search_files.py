@@ -44,19 +44,24 @@ def read_records(path: str | os.PathLike, kind: str, weights: str) -> list[dict]
     ValueError
         If the file holds no records of this kind, or those of a model with other weights.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        if content["format"] != _format(kind):
-            raise ValueError(f"its format is {content['format']!r}, this library reads {_format(kind)!r}")
-        stored, records = content["weights"], list(content["records"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} holds no {kind} ({error}); make it again, see `search_files`.") from error
+    stored, records = stored_records(path, kind)
     if stored != weights:
         raise ValueError(
             f"{path} belongs to a model with other weights (SHA-256 {stored[:12]}, this one has {weights[:12]}); load "
             "the model that it was made from, or search again."
         )
     return records
+
+
+def stored_records(path: str | os.PathLike, kind: str) -> tuple[str, list[dict]]:
+    """Return the digest of the weights and the records of a file, whatever the model; raises as `read_records`."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        if content["format"] != _format(kind):
+            raise ValueError(f"its format is {content['format']!r}, this library reads {_format(kind)!r}")
+        return content["weights"], list(content["records"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} holds no {kind} ({error}); make it again, see `search_files`.") from error
 
 
 def node_lists(circuit: Circuit) -> dict[str, list[int]]:
