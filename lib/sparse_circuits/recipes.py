@@ -6,6 +6,7 @@ Run one with `python -m sparse_circuits.train`, which says what the tables of th
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,20 +66,15 @@ class Recipe:
         """Read and check a recipe file."""
         text = path.read_text()
         try:
-            tables = tomllib.loads(text)
-            missing = [f"[{table}] {key}" for table, keys in TABLES.items() for key in keys - tables[table].keys()]
-            missing += [] if tables["model"].keys() & {"preset", "start"} else ["[model] preset"]
-            unknown = tables.keys() - TABLES.keys() - {"sparsity", "attention"}
-            if missing or unknown:
-                raise ValueError(f"missing: {sorted(missing)}; unknown tables: {sorted(unknown)}")
+            tables = read_tables(text, TABLES, {"sparsity", "attention"})
             model, data, training = tables["model"], tables["data"], tables["training"]
-            if data["stream"] not in SOURCES:
-                raise ValueError(f"[data] stream is {data['stream']!r}; choose one of {sorted(SOURCES)}")
+            if not model.keys() & {"preset", "start"}:
+                raise ValueError("missing: ['[model] preset']; a model needs a preset, or another to start from")
             if "attention" in tables and "start" not in model:
                 raise ValueError("[attention] post-trains a model; name it as [model] start")
             start, seed = model.pop("start", None), training.pop("seed")
             return cls(
-                name=path.parent.name if path.stem == "recipe" else path.stem,
+                name=name_of(path),
                 text=text,
                 model=_shape(start, model, data["stream"]),
                 stream=data["stream"],
@@ -90,10 +86,43 @@ class Recipe:
                     **training, sparsity=WeightSparsity(**tables["sparsity"]) if "sparsity" in tables else None
                 ),
             )
-        except (tomllib.TOMLDecodeError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} is no recipe: {error}. See the recipes beside the models in data/models."
             ) from error
+
+
+def read_tables(text: str, required: Mapping[str, Set[str]], optional: Set[str]) -> dict[str, dict]:
+    """Return the tables of a recipe's text, among them `data` with a stream.
+
+    Parameters
+    ----------
+    text : str
+        TOML.
+    required : mapping of str to set of str
+        The tables that must be there, and the keys that each must have.
+    optional : set of str
+        The tables that may be there.
+
+    Raises
+    ------
+    ValueError
+        If the text is no TOML, a table or a key is missing, a table is unknown, or the stream is.
+    """
+    tables = tomllib.loads(text)
+    missing = [f"[{table}] {key}" for table, keys in required.items() for key in keys - tables.get(table, {}).keys()]
+    missing += [f"[{table}]" for table in required.keys() - tables.keys()]
+    unknown = tables.keys() - required.keys() - optional
+    if missing or unknown:
+        raise ValueError(f"missing: {sorted(missing)}; unknown tables: {sorted(unknown)}")
+    if tables["data"]["stream"] not in SOURCES:
+        raise ValueError(f"[data] stream is {tables['data']['stream']!r}; choose one of {sorted(SOURCES)}")
+    return tables
+
+
+def name_of(path: Path) -> str:
+    """Return the name of a recipe: that of its folder, where the file is called `recipe.toml`."""
+    return path.parent.name if path.stem == "recipe" else path.stem
 
 
 def run_recipe(recipe: Recipe, output: Path, progress: bool | None = None) -> TrainingRun:

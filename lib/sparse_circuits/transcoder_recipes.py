@@ -18,6 +18,7 @@ import torch
 
 from .checkpoints import canonical_json, load_model
 from .dictionary_objective import DictionaryLearning
+from .recipes import name_of, read_tables
 from .sources import SOURCES
 from .training import TrainingConfig
 from .transcoder import Transcoder, TranscoderConfig
@@ -83,19 +84,11 @@ class TranscoderRecipe:
         """Read and check a recipe file."""
         text = path.read_text()
         try:
-            tables = tomllib.loads(text)
-            missing = [
-                f"[{table}] {key}" for table, keys in TABLES.items() for key in keys - tables.get(table, {}).keys()
-            ]
-            unknown = tables.keys() - TABLES.keys() - {"learning"}
-            if missing or unknown:
-                raise ValueError(f"missing: {sorted(missing)}; unknown tables: {sorted(unknown)}")
+            tables = read_tables(text, TABLES, {"learning"})
             transcoder, data, training = tables["transcoder"], tables["data"], tables["training"]
-            if data["stream"] not in SOURCES:
-                raise ValueError(f"[data] stream is {data['stream']!r}; choose one of {sorted(SOURCES)}")
             model, seed = transcoder.pop("model"), training.pop("seed")
             return cls(
-                name=path.parent.name if path.stem == "recipe" else path.stem,
+                name=name_of(path),
                 text=text,
                 model=model,
                 config=TranscoderConfig.of(load_model(model), **transcoder),
