@@ -129,6 +129,8 @@ def test_a_killed_run_resumes_to_the_same_weights(recipe, tmp_path):
     assert not (tmp_path / "killed" / "model").exists()
     run_recipe(Recipe.read(recipe), tmp_path / "killed", progress=False)
     assert final_weights(tmp_path / "killed") == final_weights(tmp_path / "whole")
+    headers = {(tmp_path / name / "log.csv").read_text().splitlines()[0] for name in ("whole", "killed")}
+    assert len(headers) == 1
 
 
 def test_two_processes_have_the_losses_of_one(recipe, tmp_path):

@@ -105,8 +105,11 @@ def read_checkpoint(
 
 
 def write_log(log: list[dict[str, float]], path: Path) -> None:
-    """Write a training log as CSV, atomically: one row per logged step, the keys of the first row as columns."""
-    columns = list(log[0]) if log else []
+    """Write a training log as CSV, atomically: one row per logged step, the keys of the last row as columns.
+
+    That row is from this run; the order of keys in rows that were read back from a checkpoint means nothing.
+    """
+    columns = list(log[-1]) if log else []
     rows = [",".join(columns), *(",".join(f"{row[column]:.6g}" for column in columns) for row in log)]
     write_atomically(path, ("\n".join(rows) + "\n").encode())
 
