@@ -21,8 +21,8 @@ def grade_row_of_a_feature(answer: Callable[..., tuple]) -> str:
         w_enc, embedding, error, b_dec = (torch.randn(d_model, generator=generator) for _ in range(4))
         activations = torch.rand(n_features, generator=generator) + 0.5
         decoders = torch.randn(n_features, 2, d_model, generator=generator)
-        b_enc, scale = float(torch.randn((), generator=generator)), 1.7
-        given = {"w_enc": w_enc, "b_enc": b_enc, "scale": scale, "embedding": embedding}
+        bias, scale = float(torch.randn((), generator=generator)), 1.7
+        given = {"w_enc": w_enc, "b_enc": bias, "scale": scale, "embedding": embedding}
         given |= {"activations": activations, "decoders": decoders, "error": error, "b_dec": b_dec}
         found = answer(**{name: part.clone() if isinstance(part, Tensor) else part for name, part in given.items()})
         keys = {"token", "features", "error", "b_dec", "b_enc"}
@@ -31,7 +31,7 @@ def grade_row_of_a_feature(answer: Callable[..., tuple]) -> str:
         read = w_enc / scale
         each = activations * (decoders[:, 0] @ read)
         right = {"token": embedding @ read, "features": each, "error": error @ read, "b_dec": b_dec @ read}
-        right["b_enc"] = torch.tensor(b_enc)
+        right["b_enc"] = torch.tensor(bias)
         for name, part in right.items():
             _same(name, torch.as_tensor(found[name], dtype=torch.float32), part, given, right)
     return "Every part is right, and the row adds up to the pre-activation."
