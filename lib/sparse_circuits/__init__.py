@@ -62,6 +62,7 @@ _EXPORTS = {
     "TokenScore": "token_scores",
     "AttentionSparsity": "attention_objective",
     "SparseAttention": "attention_objective",
+    "LowRank": "low_rank",
     "gate_masks": "attention_controls",
     "largest_edges": "attention_controls",
     "masked_edges": "attention_controls",

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .low_rank import LowRank
 from .metrics import kl_divergence, next_token_loss
 from .model import Transformer
 from .objectives import Forward, Loss
@@ -41,6 +43,8 @@ class AttentionSparsity:
     multiplier : float, optional
         Keep the weight of the loss against the penalty at this number instead of controlling it: the control that a
         claim about the controller needs.
+    low_rank : LowRank, optional
+        Train adapters of low rank and nothing else, for a model that is too large to train whole.
     seed : int
         Of the gates' noise; step s draws from `seed * 1_000_003 + s`.
 
@@ -61,9 +65,12 @@ class AttentionSparsity:
     seed: int = 0
     held_out_limit: float | None = None
     log_start: float = 0.0
+    low_rank: LowRank | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "log_bounds", tuple(self.log_bounds))
+        if isinstance(self.low_rank, Mapping):
+            object.__setattr__(self, "low_rank", LowRank(**self.low_rank))
         if not 0 <= self.distillation < math.inf:
             raise ValueError(f"distillation is {self.distillation!r}; give a weight of 0 or more.")
         if self.multiplier is not None and not 0 < self.multiplier < math.inf:

@@ -18,9 +18,10 @@ SMALLEST_RMS = 1e-5
 
 
 def adamw(model: Transformer, config: TrainingConfig) -> torch.optim.AdamW:
-    """Return AdamW for a model: matrices and embeddings decay; biases, sinks and the bigram table do not."""
-    decaying = [weight for name, weight in model.named_parameters() if _decays(name)]
-    others = [weight for name, weight in model.named_parameters() if not _decays(name)]
+    """Return AdamW for what is trained of a model: matrices, embeddings and adapters decay; other weights do not."""
+    trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    decaying = [weight for name, weight in trained if _decays(name)]
+    others = [weight for name, weight in trained if not _decays(name)]
     groups = [{"params": decaying, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.epsilon)
 

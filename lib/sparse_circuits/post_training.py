@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .attention_objective import AttentionSparsity, SparseAttention
 from .checkpoints import CheckpointError, canonical_json, load_model, read_folder, save_model
+from .low_rank import add_adapters, merged
 from .metrics import next_token_loss
 from .model import Transformer
 from .objectives import Loss
@@ -80,7 +81,7 @@ def post_train(
         As in `training.train`. A run found in `directory` with the same settings is resumed; the best state is in its
         folder `best`.
     config : AttentionSparsity
-        Limit, gates, controller.
+        Limit, gates, controller, and adapters if only these are to be trained.
     held_out : int tensor, shape (n, pos + 1)
         Windows on which each log row is measured and the best state chosen.
     loss : callable
@@ -91,14 +92,19 @@ def post_train(
     Raises
     ------
     ValueError
-        If closing all attention edges costs less than `needed`, or the model has gates already.
+        If closing all attention edges costs less than `needed`, the model has gates already, or adapters are asked for
+        together with sparse weights.
     CheckpointError
         As in `training.train`.
     DivergedError
         If the loss is no longer finite. Its `run` has the best state so far, as has `directory`.
     """
+    if config.low_rank and training.sparsity:
+        raise ValueError("Adapters leave weights as they are, so that these cannot be made sparse; give one of both.")
     check_attention_is_needed(dense, held_out, needed, loss)
     model = gated(dense, config.bias)
+    if config.low_rank:
+        add_adapters(model, config.low_rank)
     objective = SparseAttention(model, config, dense if config.distillation else None, loss)
     best = _Best(config, held_out, loss, directory / BEST if directory else None)
     try:
@@ -173,13 +179,15 @@ class _Best:
         row = {"held_out_loss": held_out_loss(model, self.held_out, self.loss), "open_density": opened.of_allowed_pairs}
         fewer = self.row is None or row["open_density"] < self.row["open_density"]
         if row["held_out_loss"] <= self.config.best_limit and fewer:
-            self.row, self.weights = row, {name: w.detach().cpu().clone() for name, w in model.state_dict().items()}
+            ordinary = merged(model)
+            self.row, self.weights = row, {name: w.detach().cpu().clone() for name, w in ordinary.state_dict().items()}
             if self.directory:
-                save_model(model, self.directory, row__json=canonical_json({"row": row, "settings": self._settings}))
+                save_model(ordinary, self.directory, row__json=canonical_json({"row": row, "settings": self._settings}))
         return row
 
     def restored(self, model: Transformer, log: list[dict[str, float]]) -> PostTrainingRun:
-        """Return the run, with the best weights in the model if there are any."""
+        """Return the run, with the best weights in the model if there are any; adapters are merged."""
+        model = merged(model)
         if self.weights is not None:
             model.load_state_dict(self.weights)
         return PostTrainingRun(model.eval(), log, self.row)

@@ -41,7 +41,10 @@ def write_checkpoint(
     older = _folders(directory)
     weights = dict(model.named_parameters())
     moments = {
-        f"{moment}.{name}": optimizer.state[weight][moment] for name, weight in weights.items() for moment in MOMENTS
+        f"{moment}.{name}": optimizer.state[weight][moment]
+        for name, weight in weights.items()
+        if weight.requires_grad
+        for moment in MOMENTS
     }
     files = {
         "model.safetensors": save(weights),
@@ -95,6 +98,8 @@ def read_checkpoint(
     with torch.no_grad():
         for name, weight in model.named_parameters():
             weight.copy_(weights[name])
+            if not weight.requires_grad:
+                continue
             optimizer.state[weight] = {
                 "step": torch.tensor(float(progress["step"])),
                 **{moment: moments[f"{moment}.{name}"] for moment in MOMENTS},
