@@ -35,7 +35,7 @@ class Secret:
     line: str
     exercise: str
 
-    @property
+    @cached_property
     def telling(self) -> bool:
         """Whether the line says enough to be looked for anywhere, not only as a whole line of code."""
         return len(words(self.line)) >= TELLING_WORDS
