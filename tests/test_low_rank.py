@@ -4,14 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from sparse_circuits.attention_objective import AttentionSparsity
-from sparse_circuits.checkpoints import load_model
+from sparse_circuits.checkpoints import data_path
 from sparse_circuits.low_rank import MATRICES, LowRank, add_adapters, has_adapters, merged
 from sparse_circuits.model import Transformer, TransformerConfig
-from sparse_circuits.post_training import held_out_loss, post_train
+from sparse_circuits.recipes import Recipe
 from sparse_circuits.sparsity.attention import gated, open_edges
-from sparse_circuits.sparsity.weights import WeightSparsity
-from sparse_circuits.training import TrainingConfig, train
 
 CONFIG = TransformerConfig(d_vocab=12, n_ctx=12, n_layers=2, d_model=24, n_heads=2, d_head=12, d_mlp=32)
 TOKENS = torch.randint(12, (3, 9), generator=torch.Generator().manual_seed(0))
@@ -105,58 +102,7 @@ def test_gates_see_the_adapters():
     assert not torch.equal(open_edges(with_gates, TOKENS).counts, open_edges(gated(model, 0.5), TOKENS).counts)
 
 
-@pytest.fixture(scope="module")
-def post_training():
-    """What `post_train` needs: a model that copies its first token, batches, settings with adapters, windows."""
-
-    def batches(step):
-        generator = torch.Generator().manual_seed(step)
-        tokens = torch.randint(12, (32, 13), generator=generator)
-        return torch.where(torch.rand(32, 13, generator=generator) < 0.75, tokens[:, :1], tokens)
-
-    training = TrainingConfig(steps=150, batch_size=32, learning_rate=1e-2, log_every=150, checkpoint_every=150)
-    dense = train(Transformer(CONFIG), batches, training, progress=False).model
-    held_out = batches(10_000)
-    settings = AttentionSparsity(held_out_loss(dense, held_out) + 0.1, rate=0.5, low_rank=LowRank(rank=RANK))
-    return dense, batches, replace(training, steps=60, log_every=10, checkpoint_every=20), settings, held_out
-
-
-def test_post_training_by_adapters_closes_edges_and_changes_matrices_by_their_rank(post_training, tmp_path):
-    dense, batches, training, settings, held_out = post_training
-    run = post_train(dense, batches, training, settings, held_out, tmp_path, progress=False)
-    assert not has_adapters(run.model)
-    assert run.best["open_density"] < 0.8
-    assert held_out_loss(run.model, held_out) == pytest.approx(run.best["held_out_loss"], rel=1e-5)
-    assert run.best["held_out_loss"] <= settings.limit
-    for name, weight in run.model.state_dict().items():
-        change = weight - dense.state_dict()[name]
-        if name.rpartition(".")[2] in MATRICES:
-            sizes = torch.linalg.svdvals(change)
-            assert (sizes[..., RANK:] <= 1e-5 * sizes[..., :1]).all(), name
-            assert sizes.any(), name
-        else:
-            assert not change.any(), name
-    stored = load_model(tmp_path / "best")
-    assert all(torch.equal(a, b) for a, b in zip(stored.parameters(), run.model.parameters(), strict=True))
-
-
-def test_a_run_with_adapters_resumes_to_the_same_weights(post_training, tmp_path):
-    dense, batches, training, settings, held_out = post_training
-    whole = post_train(dense, batches, training, settings, held_out, tmp_path / "whole", progress=False)
-
-    def stopping(step):
-        if step == 45:
-            raise KeyboardInterrupt
-        return batches(step)
-
-    with pytest.raises(KeyboardInterrupt):
-        post_train(dense, stopping, training, settings, held_out, tmp_path / "stopped", progress=False)
-    again = post_train(dense, batches, training, settings, held_out, tmp_path / "stopped", progress=False)
-    for name, weight in whole.model.state_dict().items():
-        assert torch.equal(again.model.state_dict()[name], weight)
-
-
-def test_settings_that_cannot_be_used_are_refused(post_training):
+def test_settings_that_cannot_be_used_are_refused():
     for wrong in ({"rank": 0}, {"alpha": -1.0}):
         (name,) = wrong
         with pytest.raises(ValueError, match=f"{name} is .*; give a positive number"):
@@ -167,12 +113,23 @@ def test_settings_that_cannot_be_used_are_refused(post_training):
         add_adapters(adapted(), LowRank())
     with pytest.raises(ValueError, match="has 1 head; adapters of attention need 2"):
         add_adapters(Transformer(replace(CONFIG, n_heads=1)), LowRank())
-    dense, batches, training, settings, held_out = post_training
-    with pytest.raises(ValueError, match="cannot be made sparse"):
-        sparse = replace(training, sparsity=WeightSparsity(density=0.5))
-        post_train(dense, batches, sparse, settings, held_out)
+    with pytest.raises(ValueError, match=r"none of the matrices \('W_gate',\); choose others"):
+        add_adapters(Transformer(CONFIG), LowRank(weights=["W_gate"]))
 
 
-def test_a_recipe_may_ask_for_adapters():
-    settings = AttentionSparsity(limit=1.0, low_rank={"rank": 4, "weights": ["W_Q", "W_K"]})
-    assert settings.low_rank == LowRank(rank=4, weights=("W_Q", "W_K"))
+def test_a_gated_mlp_has_an_adapter_on_its_gate():
+    model = Transformer(replace(CONFIG, gated_mlp=True), seed=1)
+    add_adapters(model, LowRank(rank=RANK))
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    by_head, by_layer = CONFIG.d_model + CONFIG.d_head, CONFIG.d_model + CONFIG.d_mlp
+    assert trained == CONFIG.n_layers * RANK * (4 * CONFIG.n_heads * by_head + 3 * by_layer)
+    assert merged(model).state_dict().keys() == Transformer(model.cfg).state_dict().keys()
+
+
+def test_a_recipe_may_ask_for_adapters(tmp_path):
+    stored = data_path("attention_frontier", "recall-rank-8-0", "recipe.toml")
+    assert Recipe.read(stored).attention.low_rank == LowRank(rank=8, alpha=16.0)
+    wrong = tmp_path / "recipe.toml"
+    wrong.write_text(stored.read_text().replace("rank = 8", "rank = 0"))
+    with pytest.raises(ValueError, match=r"is no recipe: rank is 0; give a positive number"):
+        Recipe.read(wrong)

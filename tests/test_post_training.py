@@ -6,11 +6,13 @@ import pytest
 import torch
 from sparse_circuits.attention_objective import AttentionSparsity, SparseAttention
 from sparse_circuits.checkpoints import CheckpointError, data_path, load_model
+from sparse_circuits.low_rank import LowRank
 from sparse_circuits.metrics import next_token_loss
 from sparse_circuits.model import Transformer, TransformerConfig
 from sparse_circuits.post_training import DivergedError, check_attention_is_needed, held_out_loss, post_train
 from sparse_circuits.recipes import Recipe
 from sparse_circuits.sparsity.attention import gated, open_edges
+from sparse_circuits.sparsity.weights import WeightSparsity
 from sparse_circuits.training import TrainingConfig, train
 
 CONFIG = TransformerConfig(d_vocab=12, n_ctx=12, n_layers=1, d_model=24, n_heads=2, d_head=12, d_mlp=32)
@@ -63,7 +65,35 @@ def test_the_best_state_may_have_a_limit_of_its_own(dense, settings):
     assert post_train(dense, first_token_again, SPARSE, replace(settings, held_out_limit=0.01), HELD_OUT).best is None
 
 
-def test_a_run_that_was_stopped_resumes_to_the_same_weights(dense, settings, tmp_path):
+def test_adapters_close_edges_and_change_matrices_by_their_rank_and_nothing_else(dense, settings, tmp_path):
+    low_rank = LowRank(rank=3)
+    run = post_train(
+        dense, first_token_again, SPARSE, replace(settings, low_rank=low_rank), HELD_OUT, tmp_path, progress=False
+    )
+    assert run.best["open_density"] < 0.8
+    assert run.best["held_out_loss"] <= settings.limit
+    assert held_out_loss(run.model, HELD_OUT) == pytest.approx(run.best["held_out_loss"], rel=1e-5)
+    for name, weight in run.model.state_dict().items():
+        change = weight - dense.state_dict()[name]
+        if name.rpartition(".")[2] in low_rank.weights:
+            sizes = torch.linalg.svdvals(change)
+            assert (sizes[..., low_rank.rank :] <= 1e-5 * sizes[..., :1]).all(), name
+            assert sizes.any(), name
+        else:
+            assert not change.any(), name
+    stored = load_model(tmp_path / "best")
+    assert all(torch.equal(a, b) for a, b in zip(stored.parameters(), run.model.parameters(), strict=True))
+
+
+def test_adapters_and_sparse_weights_exclude_each_other(dense, settings):
+    sparse = replace(SPARSE, sparsity=WeightSparsity(density=0.5))
+    with pytest.raises(ValueError, match="cannot be made sparse; give one of both"):
+        post_train(dense, first_token_again, sparse, replace(settings, low_rank=LowRank()), HELD_OUT)
+
+
+@pytest.mark.parametrize("low_rank", [None, LowRank(rank=3)], ids=["whole", "adapters"])
+def test_a_run_that_was_stopped_resumes_to_the_same_weights(dense, settings, low_rank, tmp_path):
+    settings = replace(settings, low_rank=low_rank)
     whole = post_train(dense, first_token_again, SPARSE, settings, HELD_OUT, tmp_path / "whole", progress=False)
 
     def stopping(step):

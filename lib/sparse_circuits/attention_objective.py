@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import torch
@@ -69,8 +68,6 @@ class AttentionSparsity:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "log_bounds", tuple(self.log_bounds))
-        if isinstance(self.low_rank, Mapping):
-            object.__setattr__(self, "low_rank", LowRank(**self.low_rank))
         if not 0 <= self.distillation < math.inf:
             raise ValueError(f"distillation is {self.distillation!r}; give a weight of 0 or more.")
         if self.multiplier is not None and not 0 < self.multiplier < math.inf:

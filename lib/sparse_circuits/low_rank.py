@@ -15,7 +15,15 @@ from torch import Tensor
 from .model import Transformer
 
 # What an adapter can be added to: the name of a matrix, and of the module that it is in.
-MATRICES = {"W_Q": "attn", "W_K": "attn", "W_V": "attn", "W_O": "attn", "W_in": "mlp", "W_out": "mlp"}
+MATRICES = {
+    "W_Q": "attn",
+    "W_K": "attn",
+    "W_V": "attn",
+    "W_O": "attn",
+    "W_in": "mlp",
+    "W_gate": "mlp",
+    "W_out": "mlp",
+}
 MODULE, ADAPTER = ".base_layer", "default"
 
 
@@ -33,7 +41,7 @@ class LowRank:
     alpha : float
         Scale of what is added.
     weights : tuple of str
-        Names of matrices, among W_Q, W_K, W_V, W_O, W_in and W_out.
+        Names of matrices, among W_Q, W_K, W_V, W_O, W_in, W_gate and W_out; those that a model has are trained.
     seed : int
         Of the first A.
 
@@ -71,7 +79,7 @@ def add_adapters(model: Transformer, low_rank: LowRank) -> None:
     Raises
     ------
     ValueError
-        If the model has adapters already, or too few heads for the adapters of `peft`.
+        If the model has adapters already, none of the matrices, or too few heads for the adapters of `peft`.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -79,10 +87,13 @@ def add_adapters(model: Transformer, low_rank: LowRank) -> None:
         raise ValueError("The model has adapters already; give one without.")
     if model.cfg.n_heads < 2 and any(MATRICES[name] == "attn" for name in low_rank.weights):
         raise ValueError(f"The model has {model.cfg.n_heads} head; adapters of attention need 2 or more.")
+    targets = [f"{MATRICES[name]}.{name}" for name in low_rank.weights]
+    if not any(name.endswith(tuple(targets)) for name, _ in model.named_parameters()):
+        raise ValueError(f"The model has none of the matrices {low_rank.weights}; choose others.")
     config = LoraConfig(
         r=low_rank.rank,
         lora_alpha=low_rank.alpha,
-        target_parameters=[f"{MATRICES[name]}.{name}" for name in low_rank.weights],
+        target_parameters=targets,
     )
     with torch.random.fork_rng():
         torch.manual_seed(low_rank.seed)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .attention_objective import AttentionSparsity
 from .checkpoints import load_model, save_model
+from .low_rank import LowRank
 from .model import Transformer, TransformerConfig
 from .objectives import NextToken
 from .post_training import held_out_loss, post_train
@@ -81,7 +82,7 @@ class Recipe:
                 held_out_windows=data["held_out_windows"],
                 seed=seed,
                 start=start,
-                attention=AttentionSparsity(**tables["attention"]) if "attention" in tables else None,
+                attention=_attention(tables["attention"]) if "attention" in tables else None,
                 training=TrainingConfig(
                     **training, sparsity=WeightSparsity(**tables["sparsity"]) if "sparsity" in tables else None
                 ),
@@ -161,6 +162,12 @@ def run_recipe(recipe: Recipe, output: Path, progress: bool | None = None) -> Tr
         run.model, output / "model", recipe__toml=recipe.text.encode(), log__csv=(output / "log.csv").read_bytes()
     )
     return run
+
+
+def _attention(table: dict) -> AttentionSparsity:
+    """Return the settings of a table `[attention]`, in which `low_rank` is a table of its own."""
+    low_rank = table.pop("low_rank", None)
+    return AttentionSparsity(**table, low_rank=None if low_rank is None else LowRank(**low_rank))
 
 
 def _shape(start: str | None, model: dict, stream: str) -> TransformerConfig:
