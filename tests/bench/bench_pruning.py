@@ -36,7 +36,7 @@ def cpu_seconds(function) -> float:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="folder of a saved model, or name of a shipped one")
-    parser.add_argument("--tasks", nargs="+", default=["single_double_quote", "bracket_counting"])
+    parser.add_argument("--tasks", nargs="+", default=["single_double_quote", "while_return_true"])
     parser.add_argument("--target-loss", type=float, default=PruningConfig.target_loss)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
