@@ -14,6 +14,8 @@ pytestmark = pytest.mark.browser
 
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text(encoding="utf-8")
 MODES = ("light", "dark")
+# What is asked of a page is asked of how it ends up, not of a colour on its way there on a busy machine.
+NO_TRANSITIONS = "*, ::before, ::after { transition: none !important }"
 
 
 def listed_pages() -> list[str]:
@@ -31,10 +33,11 @@ CHAPTERS = [page for page in PAGES if page.startswith("/notebooks/")]
 
 
 def open_settled(page: Page, address: str) -> None:
-    """Open a page and wait until its scripts are done and its mathematics is set."""
+    """Open a page and wait until its scripts are done, its mathematics is set and its colours are at rest."""
     response = page.goto(address, wait_until="networkidle")
     assert response is not None and response.status == 200
     page.wait_for_function("[...document.querySelectorAll('.math')].every((place) => place.querySelector('math'))")
+    page.add_style_tag(content=NO_TRANSITIONS)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -88,6 +91,20 @@ def test_a_page_that_misbehaves_is_noticed(open_context, tmp_path: Path, served_
     found = "\n".join(watch.problems)
     for trouble in ("404", "request to another host: https://example.org/far.js", "planted", "script error: thrown"):
         assert trouble in found
+
+
+@pytest.mark.parametrize(("last", "complaints"), [("#000", 0), ("#eee", 1)])
+def test_contrast_is_that_of_colours_at_rest(
+    open_context, tmp_path: Path, served_folder, last: str, complaints: int
+) -> None:
+    (tmp_path / "index.html").write_text(
+        "<link rel=icon href=data:,><p style='color: #888; transition: color 600s'>text</p>"
+        f"<script>const p = document.querySelector('p'); p.clientTop; p.style.color = '{last}'</script>"
+    )
+    context, _ = open_context(address=served_folder(tmp_path))
+    page = context.new_page()
+    open_settled(page, "/index.html")
+    assert len(page.evaluate(CONTRAST)) == complaints
 
 
 def test_search_finds_a_term(page: Page) -> None:
