@@ -202,6 +202,11 @@ def test_bad_data_is_named():
         train(Transformer(CONFIG), lambda step: batches()(step)[:4], TRAINING, progress=False)
 
 
+def test_a_frozen_model_is_named():
+    with pytest.raises(ValueError, match="All weights of the model are frozen"):
+        train(Transformer(CONFIG).requires_grad_(False), batches(), TRAINING, progress=False)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

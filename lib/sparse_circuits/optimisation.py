@@ -18,8 +18,16 @@ SMALLEST_RMS = 1e-5
 
 
 def adamw(model: Transformer, config: TrainingConfig) -> torch.optim.AdamW:
-    """Return AdamW for what is trained of a model: matrices, embeddings and adapters decay; other weights do not."""
+    """Return AdamW for what is trained of a model: matrices, embeddings and adapters decay; other weights do not.
+
+    Raises
+    ------
+    ValueError
+        If all weights are frozen.
+    """
     trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    if not trained:
+        raise ValueError("All weights of the model are frozen; call model.requires_grad_() to train all of them.")
     decaying = [weight for name, weight in trained if _decays(name)]
     others = [weight for name, weight in trained if not _decays(name)]
     groups = [{"params": decaying, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]

@@ -199,8 +199,8 @@ def train(
     Raises
     ------
     ValueError
-        If the batch does not divide by the number of processes, the batch source gives another batch size, or the
-        floor of the weight sparsity is above its budget.
+        If the batch does not divide by the number of processes, the batch source gives another batch size, the floor
+        of the weight sparsity is above its budget, or all weights are frozen.
     CheckpointError
         If `directory` holds a checkpoint of another configuration, or a damaged one.
     FloatingPointError
