@@ -18,6 +18,7 @@ from functools import partial
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from .component_runs import (
     EMBEDDED,
@@ -139,13 +140,13 @@ def _batch_totals(
 ) -> Float[Tensor, "source reader"]:
     """Return the sums of the scores over the prompts of a batch and the points of the line."""
     corrupted = activations(model, pairs.corrupted_prompts, source_locations(model.cfg.n_layers))
-    start = corrupted[EMBEDDED]
-    changes = empty_changes(model, start)
+    changes = empty_changes(model, corrupted[EMBEDDED])
     products = _Products(model, graph, changes)
     change = changing(changes, model, corrupted)
     if shares == [1.0]:
         products.add(pairs.clean, metric, change)
         return products.totals
+    start = corrupted[EMBEDDED]
     with torch.no_grad():
         answer_logits(model, pairs.clean, change)
     for share in shares:
@@ -182,22 +183,23 @@ class _Products:
     ) -> None:
         """Run forward, with some hooks and from given embeddings, and backward, and add the products to the totals."""
         norms: dict[str, Tensor] = {}
-        of_first_layer: dict[str, Tensor] = {}
+        # Where the backward pass may end. The edge, unlike the activation, keeps nothing in memory.
+        of_first_layer: dict[str, GradientEdge] = {}
 
         def keep(activation: Tensor, hook) -> None:
             norms[hook.name] = activation.detach()
 
         def watch(place: str, products: Callable) -> tuple[str, Callable]:
             def at_forward(activation: Tensor, hook) -> None:
-                value, layer = activation.detach(), hook.layer()
-                activation.register_hook(lambda gradient: products(layer, value, gradient, norms))
+                layer = hook.layer()
+                activation.register_hook(lambda gradient: products(layer, gradient, norms))
                 if layer == 0:
-                    of_first_layer[hook.name] = activation
+                    of_first_layer[hook.name] = get_gradient_edge(activation)
 
             return place, at_forward
 
         layers = [f"blocks.{layer}." for layer in range(self.model.cfg.n_layers)]
-        kept = ("ln1.hook_normalized", "ln1.hook_scale", "ln2.hook_scale")
+        kept = [f"ln{n}.hook_{part}" for n in (1, 2) for part in ("normalized", "scale")]
         hooks = [
             *hooks,
             *((f"{layer}{place}", keep) for layer in layers for place in kept),
@@ -212,31 +214,44 @@ class _Products:
         gradients(self.model, prompts, metric, hooks, of_first_layer, embedded)
 
     @torch.no_grad()
-    def _at_heads(self, letter: str, layer: int, read: Tensor, gradient: Tensor, norms: dict[str, Tensor]) -> None:
-        """Add what each head reads for q, k or v, as if each had a copy of the residual stream.
-
-        Through RMSNorm, x / s, a gradient g becomes (g - n mean(n g)) / s with n = x / s. Here g is a head's matrix
-        times its own gradient, so the mean is a product of two vectors of d_head entries: q without its bias, and its
-        gradient.
-        """
-        attention, heads = self.model.blocks[layer].attn, self.model.cfg.n_heads
-        weight, bias = getattr(attention, f"W_{letter.upper()}"), getattr(attention, f"b_{letter.upper()}")
-        normalized, scale = norms[f"blocks.{layer}.ln1.hook_normalized"], norms[f"blocks.{layer}.ln1.hook_scale"]
-        own = (gradient / scale[..., None]).flatten(0, 1).transpose(0, 1)
-        along = (own * (read - bias).flatten(0, 1).transpose(0, 1)).sum(-1)
-        before_norm = torch.bmm(own, weight.transpose(1, 2))
-        before_norm.addcmul_(along[..., None], normalized.flatten(0, 1), value=-1 / normalized.shape[-1])
+    def _at_heads(self, letter: str, layer: int, gradient: Tensor, norms: dict[str, Tensor]) -> None:
+        """Add what each head reads for q, k or v, as if each had a copy of the residual stream."""
+        weight, heads = getattr(self.model.blocks[layer].attn, f"W_{letter.upper()}"), self.model.cfg.n_heads
+        after_norm = torch.bmm(gradient.flatten(0, 1).transpose(0, 1), weight.transpose(1, 2))
         first, before = self.graph.attention_readers(layer).start, self.graph.sources_before(layer)
         readers = slice(first + LETTERS.index(letter) * heads, first + (LETTERS.index(letter) + 1) * heads)
-        self.totals[:before, readers] += self.changes[:before] @ before_norm.flatten(1).T
+        self._add(before, readers, before_norm(after_norm, norms, f"blocks.{layer}.ln1"))
 
     @torch.no_grad()
-    def _at_mlp(self, layer: int, normalized: Tensor, gradient: Tensor, norms: dict[str, Tensor]) -> None:
-        along = (gradient * normalized).mean(-1, keepdim=True)
-        before_norm = (gradient - along * normalized) / norms[f"blocks.{layer}.ln2.hook_scale"]
-        before = self.graph.sources_before(layer, after_attention=True)
-        self.totals[:before, self.graph.mlp_reader(layer)] += self.changes[:before] @ before_norm.flatten()
+    def _at_mlp(self, layer: int, gradient: Tensor, norms: dict[str, Tensor]) -> None:
+        reader, before = self.graph.mlp_reader(layer), self.graph.sources_before(layer, after_attention=True)
+        after_norm = gradient.flatten(0, 1)[None].clone()
+        self._add(before, slice(reader, reader + 1), before_norm(after_norm, norms, f"blocks.{layer}.ln2"))
 
     @torch.no_grad()
-    def _at_logits(self, layer: int, stream: Tensor, gradient: Tensor, norms: dict[str, Tensor]) -> None:
-        self.totals[:, -1] += self.changes @ gradient.flatten()
+    def _at_logits(self, layer: int, gradient: Tensor, norms: dict[str, Tensor]) -> None:
+        n_sources, n_readers = self.totals.shape
+        self._add(n_sources, slice(n_readers - 1, n_readers), gradient.flatten(0, 1)[None])
+
+    def _add(self, before: int, readers: slice, gradients: Float[Tensor, "reader row d_model"]) -> None:
+        """Add the products of the first sources with the gradients of some readers."""
+        self.totals[:before, readers] += self.changes[:before] @ gradients.flatten(1).T
+
+
+def before_norm(
+    after_norm: Float[Tensor, "reader row d_model"], norms: dict[str, Tensor], norm: str
+) -> Float[Tensor, "reader row d_model"]:
+    """Return the gradients of some readers before their norm, written in the place of those after it.
+
+    Through RMSNorm, n = x / s, a gradient g becomes (g - n mean(n g)) / s.
+
+    Parameters
+    ----------
+    after_norm : float tensor, shape (reader, row, d_model)
+        Gradients of the normalised residual stream that each reader has for itself; a row is a position of a prompt.
+    norms : mapping of str to float tensor
+        `hook_normalized`, (batch, pos, d_model), and `hook_scale`, (batch, pos, 1), of the norm called `norm`.
+    """
+    normalized, scale = (norms[f"{norm}.hook_{part}"].flatten(0, 1) for part in ("normalized", "scale"))
+    mean = torch.bmm(after_norm.transpose(0, 1), normalized[..., None]).transpose(0, 1) / normalized.shape[-1]
+    return after_norm.addcmul_(mean, normalized, value=-1).div_(scale)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 from transformer_lens import HookedRootModule
 
 from .model import Transformer
@@ -96,7 +97,7 @@ def gradients(
     prompts: TwoWayPrompts,
     metric: Metric,
     hooks: list[tuple[str, Callable]],
-    wanted: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor | GradientEdge],
     embedded: Float[Tensor, "batch pos d_model"] | None = None,
 ) -> dict[str, Float[Tensor, ...]]:
     """Run a model forward and backward once, and return the gradients of the sum of a metric over the prompts.
@@ -107,7 +108,7 @@ def gradients(
         What is run, and what is differentiated at the answers. The weights get no gradient.
     hooks : list
         Hooks of the forward pass.
-    wanted : mapping of str to float tensor
+    wanted : mapping of str to float tensor or gradient edge
         The hooks put in what to differentiate by, for example those of `keeping`.
     embedded : float tensor, shape (batch, pos, d_model), optional
         Put in the place of `blocks.0.hook_resid_pre`.
