@@ -16,7 +16,7 @@ def solve(controller, loss_of, start, steps=4000, rate=0.01):
         with torch.no_grad():
             x -= rate * gradient
         controller.update(loss.item())
-    return float(x)
+    return x.item()
 
 
 @pytest.mark.parametrize("start", [0.0, 3.0])

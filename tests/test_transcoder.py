@@ -215,7 +215,7 @@ def test_dead_features_learn_what_the_others_leave_over():
     copy.load_state_dict(objective.state_dict())
     second, measures = copy(transcoder, activations, 2)
     # What is left is (0, 1); the dead feature writes 1 * (0.1, 0), so (0.01 + 1) / 1 of it stays.
-    assert float(second - first) == pytest.approx(1.01 / 32)
+    assert (second - first).item() == pytest.approx(1.01 / 32)
     assert float(measures["dead_share"]) == 0.5 and float(measures["l0"]) == 1
     second.backward()
     assert transcoder.W_dec[0].grad[1].abs().sum() > 0
