@@ -104,3 +104,35 @@ def test_a_damaged_log_is_refused(tmp_path, log):
 def test_reading_runs_leaves_the_function_train_where_it_is(runs):
     sc.read_runs(runs)
     assert callable(sc.train)
+
+
+POST_TRAINED = DENSE.replace('preset = "minute"', 'start = "mini-dense-0"') + "\n[attention]\nlimit = 1.0\n"
+TUNED = POST_TRAINED.partition("\n[attention]")[0]
+
+
+def written(folder, **recipes):
+    for name, text in recipes.items():
+        (folder / name).mkdir()
+        (folder / name / "recipe.toml").write_text(text)
+    return folder
+
+
+def test_the_control_is_the_dense_run_with_the_same_batches(tmp_path):
+    others = {
+        "longer": TUNED.replace("steps = 4", "steps = 5"),
+        "reseeded": TUNED.replace("seed = 3", "seed = 4"),
+        "wider": TUNED.replace("batch_size = 4", "batch_size = 8"),
+        "elsewhere": TUNED.replace("mini-dense-0", "mini-dense-1"),
+        "sparse": TUNED + "\n[sparsity]\ndensity = 0.5\n",
+    }
+    folder = written(tmp_path, run=POST_TRAINED, control=TUNED.replace("0.05", "0.01"), **others)
+    assert sc.control_of(folder / "run") == folder / "control"
+
+
+def test_a_run_without_a_control_or_with_two_is_refused(tmp_path):
+    folder = written(tmp_path, run=POST_TRAINED)
+    with pytest.raises(ValueError, match="run' has 0 controls"):
+        sc.control_of(folder / "run")
+    written(tmp_path, first=TUNED, second=TUNED)
+    with pytest.raises(ValueError, match=r"run' has 2 controls \(\['first', 'second'\]\)"):
+        sc.control_of(folder / "run")

@@ -6,6 +6,7 @@ import pytest
 import torch
 from sparse_circuits.attention_objective import AttentionSparsity, SparseAttention
 from sparse_circuits.checkpoints import CheckpointError, data_path, load_model
+from sparse_circuits.frontier import control_of
 from sparse_circuits.low_rank import LowRank
 from sparse_circuits.metrics import next_token_loss
 from sparse_circuits.model import Transformer, TransformerConfig
@@ -190,27 +191,21 @@ def test_bad_settings_are_named(change, message):
 
 
 def shipped_runs():
-    """Folders of post-training runs, each with the seed of the dense model that it started from."""
+    """Folders of post-training runs."""
     folders = [*data_path("models").glob("*-attention-*"), *data_path("attention_frontier").iterdir()]
-    runs = [folder for folder in folders if "-tuned-" not in folder.name]
-    return sorted((folder, folder.name.partition("-")[0], int(folder.name[-1])) for folder in runs)
+    return sorted(run for run in folders if "-tuned-" not in run.name)
 
 
-def control_of(folder, task, seed):
-    """Folder of the dense run of as many steps: beside a run of the frontier, or among the models."""
-    beside = folder.with_name(f"{task}-tuned-{seed}")
-    return beside if beside.exists() else data_path("models", beside.name)
-
-
-@pytest.mark.parametrize(("folder", "task", "seed"), shipped_runs(), ids=lambda part: getattr(part, "name", part))
-def test_a_shipped_run_has_a_control_that_saw_the_same_batches(folder, task, seed):
-    run = Recipe.read(folder / "recipe.toml")
-    log = (folder / "log.csv").read_text().splitlines()
-    assert run.attention
-    assert int(dict(zip(log[0].split(","), log[-1].split(","), strict=True))["step"]) == run.training.steps
-    if task == "addition":
+@pytest.mark.parametrize("run", shipped_runs(), ids=lambda run: run.name)
+def test_a_shipped_run_has_a_control_that_saw_the_same_batches(run):
+    recipe = Recipe.read(run / "recipe.toml")
+    log = (run / "log.csv").read_text().splitlines()
+    assert recipe.attention
+    assert int(dict(zip(log[0].split(","), log[-1].split(","), strict=True))["step"]) == recipe.training.steps
+    if recipe.stream == "addition":
         return  # the dense model solves every sum, so there is nothing to fine-tune
-    control = Recipe.read(control_of(folder, task, seed) / "recipe.toml")
+    control = Recipe.read(control_of(run) / "recipe.toml")
+    assert not control.attention
     for name in ("start", "stream", "seed", "held_out_windows"):
-        assert getattr(run, name) == getattr(control, name)
-    assert (run.training.steps, run.training.batch_size) == (control.training.steps, control.training.batch_size)
+        assert getattr(recipe, name) == getattr(control, name)
+    assert (recipe.training.steps, recipe.training.batch_size) == (control.training.steps, control.training.batch_size)

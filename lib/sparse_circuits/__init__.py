@@ -182,6 +182,7 @@ _EXPORTS = {
     "TrainingRun": "training",
     "random_windows": "training",
     "train": "training",
+    "control_of": "frontier",
     "read_runs": "frontier",
 }
 

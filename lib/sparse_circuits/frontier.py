@@ -1,14 +1,18 @@
 """Training runs as a table: how much of each model is not zero, what its training cost, and how low its loss came.
 
+And the control of a post-trained one: the dense run that saw the same batches.
+
 First used in chapter 4.
 """
 
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .checkpoints import data_path
 from .model import Transformer
 from .recipes import Recipe
 
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
 RECIPE, LOG = "recipe.toml", "log.csv"
 # Two operations per parameter forward and four backward, for each token: arXiv 2001.08361, section 2.1.
 FLOPS_PER_PARAMETER_AND_TOKEN = 6
+# Two runs that agree in these, from one start, saw the same batches.
+SAME_BATCHES = ("seed", "steps", "batch_size")
 
 
 def read_runs(folder: str | os.PathLike) -> pd.DataFrame:
@@ -62,6 +68,49 @@ def read_runs(folder: str | os.PathLike) -> pd.DataFrame:
             f"{os.fspath(folder)!r} holds no training run; give a folder of folders with {RECIPE} and {LOG} in each."
         )
     return pd.DataFrame([_row(path) for path in paths])
+
+
+def control_of(run: str | os.PathLike) -> Path:
+    """Return the folder of the dense run that is the control of a post-trained one.
+
+    It goes on from the same model with the same batches, as many of them, and has neither gates nor sparse weights. It
+    is looked for beside the run and among the shipped models.
+
+    Parameters
+    ----------
+    run : path
+        Folder of the post-trained run, with its recipe.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no recipe in the folder.
+    ValueError
+        If there is no such control, or more than one.
+    """
+    directory = Path(run)
+    wanted = _batches_of(directory / RECIPE)
+    recipes = {
+        path.resolve() for folder in (directory.parent, data_path("models")) for path in folder.glob(f"*/{RECIPE}")
+    }
+    controls = sorted(path.parent for path in recipes if _is_dense(path) and _batches_of(path) == wanted)
+    if len(controls) != 1:
+        raise ValueError(
+            f"{os.fspath(run)!r} has {len(controls)} controls ({[path.name for path in controls]}), runs without gates "
+            f"that saw the batches {wanted}; train one, beside it or in data/models."
+        )
+    return controls[0]
+
+
+def _is_dense(recipe: Path) -> bool:
+    return not tomllib.loads(recipe.read_text()).keys() & {"attention", "sparsity"}
+
+
+def _batches_of(recipe: Path) -> dict[str, object]:
+    """Return what decides which batches a run sees, and from which model on."""
+    tables = tomllib.loads(recipe.read_text())
+    model, data, training = (tables.get(name, {}) for name in ("model", "data", "training"))
+    return {"start": model.get("start"), "data": data} | {name: training.get(name) for name in SAME_BATCHES}
 
 
 def _row(directory: Path) -> dict[str, object]:
