@@ -81,3 +81,8 @@ def test_wrong_attention_is_refused(attention: torch.Tensor, tokens: list[str], 
 def test_wrong_values_are_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \(2,\) for 1 tokens"):
         colored_tokens(["a"], torch.zeros(2))
+
+
+def test_whole_numbers_are_written_short():
+    attention = torch.tensor([[[1.0, 0.0], [0.25, 0.75]]])
+    assert '"attention":[[[1,0],[0.25,0.75]]]' in attention_heads(attention, ["a", "b"])._repr_html_()

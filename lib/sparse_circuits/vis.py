@@ -117,7 +117,7 @@ def attention_heads(attention: Float[Tensor, "head query key"], tokens: Sequence
             f"attention has shape {values.shape} for {len(tokens)} tokens; give (head, query, key) of one prompt."
         )
     alt = f"attention patterns of {len(values)} heads over {len(tokens)} tokens"
-    return _figure("AttentionHeads", alt, attention=values.tolist(), tokens=tokens)
+    return _figure("AttentionHeads", alt, attention=_listed(values), tokens=tokens)
 
 
 def colored_tokens(tokens: Sequence[str], values: Float[Tensor, " token"]) -> CircuitsVisFigure:
@@ -146,7 +146,7 @@ def colored_tokens(tokens: Sequence[str], values: Float[Tensor, " token"]) -> Ci
         raise ValueError(f"values has shape {numbers.shape} for {len(tokens)} tokens; give one value per token.")
     # This component reads tokens as HTML and would drop what looks like a tag.
     shown = [escape(token, quote=False) for token in tokens]
-    return _figure("ColoredTokens", f"{len(tokens)} tokens coloured by value", tokens=shown, values=numbers.tolist())
+    return _figure("ColoredTokens", f"{len(tokens)} tokens coloured by value", tokens=shown, values=_listed(numbers))
 
 
 def watched() -> bool:
@@ -165,6 +165,13 @@ def _figure(component: str, alt: str, **properties: object) -> CircuitsVisFigure
     # "<" is escaped so that no token can end the script element.
     text = json.dumps(properties, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
     return CircuitsVisFigure(component, text, alt)
+
+
+def _listed(values: np.ndarray) -> list:
+    """Return nested lists in which whole numbers are integers: in JSON `0` is as good as `0.0`, and half as long."""
+    if values.ndim:
+        return [_listed(part) for part in values]
+    return int(values) if values == int(values) else float(values)
 
 
 def _values(values: object, what: str) -> np.ndarray:
