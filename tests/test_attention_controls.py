@@ -25,7 +25,7 @@ def test_the_largest_edges_of_each_row_stay(renormalized):
         kept = patterns(model)[0]
     for row, whole in zip(kept.flatten(0, 2), first.flatten(0, 2), strict=True):
         largest = sorted(whole.tolist(), reverse=True)[:2]
-        factor = float(whole.sum()) / sum(largest) if renormalized else 1.0
+        factor = whole.sum().item() / sum(largest) if renormalized else 1.0
         assert sorted(row[row > 0].tolist(), reverse=True) == pytest.approx([x * factor for x in largest if x > 0])
 
 
