@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,11 +90,11 @@ def control_of(run: str | os.PathLike) -> Path:
         If there is no such control, or more than one.
     """
     directory = Path(run)
-    wanted = _batches_of(directory / RECIPE)
+    wanted = _batches_of(_tables(directory / RECIPE))
     recipes = {
         path.resolve() for folder in (directory.parent, data_path("models")) for path in folder.glob(f"*/{RECIPE}")
     }
-    controls = sorted(path.parent for path in recipes if _is_dense(path) and _batches_of(path) == wanted)
+    controls = sorted(path.parent for path in recipes if _is_control(_tables(path), wanted))
     if len(controls) != 1:
         raise ValueError(
             f"{os.fspath(run)!r} has {len(controls)} controls ({[path.name for path in controls]}), runs without gates "
@@ -102,13 +103,21 @@ def control_of(run: str | os.PathLike) -> Path:
     return controls[0]
 
 
-def _is_dense(recipe: Path) -> bool:
-    return not tomllib.loads(recipe.read_text()).keys() & {"attention", "sparsity"}
+@cache
+def _parsed(text: str) -> dict[str, dict]:
+    return tomllib.loads(text)
 
 
-def _batches_of(recipe: Path) -> dict[str, object]:
+def _tables(recipe: Path) -> dict[str, dict]:
+    return _parsed(recipe.read_text())
+
+
+def _is_control(tables: dict[str, dict], wanted: dict[str, object]) -> bool:
+    return not tables.keys() & {"attention", "sparsity"} and _batches_of(tables) == wanted
+
+
+def _batches_of(tables: dict[str, dict]) -> dict[str, object]:
     """Return what decides which batches a run sees, and from which model on."""
-    tables = tomllib.loads(recipe.read_text())
     model, data, training = (tables.get(name, {}) for name in ("model", "data", "training"))
     return {"start": model.get("start"), "data": data} | {name: training.get(name) for name in SAME_BATCHES}
 
